@@ -1,0 +1,167 @@
+"""POST → first prediction, against the same script run by hand plus `mlflow models serve`, in one run.
+
+    uv run python bench/deploy.py [--repeats N]
+
+Cold: no environment for the requirements exists yet, uv's own cache does. Warm: it exists. Everything happens in a
+temporary folder. Prints a table, and where our seconds go, stage by stage.
+"""
+
+import argparse
+import base64
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from uv import find_uv_bin
+
+SCRIPT = Path(__file__).parents[1] / "examples" / "quickstart" / "train.py"
+REQUIREMENTS = ["mlflow", "scikit-learn==1.3.0"]
+BY_HAND = [*REQUIREMENTS, "numpy<2", "skops<0.14"]
+"""What somebody who deploys by hand finds out that the example needs."""
+ROW = [0.1, -0.2, 0.3, 0.4, -0.5]
+DEADLINE_SECONDS = 900.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            sys.exit("The deadline has passed.")
+        time.sleep(0.02)
+
+
+def answers(url: str, body: object) -> bool:
+    try:
+        return httpx.post(url, json=body, timeout=60).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@contextmanager
+def process(arguments: list[str], environment: Mapping[str, str], folder: Path) -> Iterator[None]:
+    with (folder / "output.log").open("ab") as log:
+        running = subprocess.Popen(
+            arguments, env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        yield
+    finally:
+        os.killpg(running.pid, signal.SIGTERM)
+        running.wait()
+
+
+def ours(url: str) -> tuple[float, dict[str, float]]:
+    """Seconds from the POST to the first prediction, and of each stage."""
+    request = {
+        "script_content": base64.b64encode(SCRIPT.read_bytes()).decode(),
+        "script_name": SCRIPT.name,
+        "experiment_name": "bench",
+        "model_name": "bench",
+        "requirements": REQUIREMENTS,
+    }
+    began = time.monotonic()
+    marks: list[tuple[str, float]] = []
+    answer, event = {}, ""
+    with httpx.stream(
+        "POST",
+        f"{url}/mlops/deploy",
+        json=request,
+        headers={"Accept": "text/event-stream"},
+        timeout=DEADLINE_SECONDS,
+    ) as response:
+        for line in response.iter_lines():
+            field, _, value = line.partition(": ")
+            if field == "event":
+                event = value
+            elif field == "data" and event == "stage":
+                marks.append((json.loads(value)["stage"], time.monotonic()))
+            elif field == "data" and event in ("result", "error"):
+                answer = json.loads(value)
+    if "inference_url" not in answer:
+        sys.exit(f"The deploy failed: {answer}")
+    deployed = time.monotonic()
+    until(lambda: answers(f"{answer['inference_url']}/predict", {"data": [ROW]}))
+    total = time.monotonic() - began
+    ends = [moment for _, moment in marks[1:]] + [deployed]
+    return total, {stage: end - moment for (stage, moment), end in zip(marks, ends, strict=True)}
+
+
+def by_hand(environment: Mapping[str, str], folder: Path, *, install: bool) -> float:
+    """Seconds of a person's commands: an environment where asked for, the script, the server, the first prediction."""
+    began = time.monotonic()
+    python = folder / "venv" / "bin" / "python"
+    if install:
+        subprocess.run(
+            [find_uv_bin(), "venv", "--quiet", "--python", "3.11", folder / "venv"], env=environment, check=True
+        )
+        subprocess.run(
+            [find_uv_bin(), "pip", "install", "--quiet", "--python", python, *BY_HAND], env=environment, check=True
+        )
+    path = {"PATH": os.pathsep.join([str(python.parent), environment["PATH"]])}
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/hand.db"}
+    subprocess.run([python, SCRIPT], env={**environment, **path, **store}, cwd=folder, check=True, capture_output=True)
+    models = sorted((folder / "mlruns").glob("*/models/m-*/artifacts"), key=lambda path: path.stat().st_mtime)
+    port = free_port()
+    command = [str(python.parent / "mlflow"), "models", "serve", "-m", str(models[-1]), "--env-manager", "local"]
+    with process([*command, "--port", str(port), "--host", "127.0.0.1"], {**environment, **path, **store}, folder):
+        until(lambda: answers(f"http://127.0.0.1:{port}/invocations", {"inputs": [ROW]}))
+        return time.monotonic() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3, help="warm runs of each (default: 3)")
+    repeats = parser.parse_args().repeats
+    with tempfile.TemporaryDirectory(prefix="asgard-bench-") as temporary:
+        folder = Path(temporary)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("ASGARD_", "MLFLOW_"))}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        asgard = str(Path(sys.executable).with_name("asgard"))
+        settings = {"ASGARD_DATA_DIR": str(folder / "data"), "ASGARD_CACHE_DIR": str(folder / "cache")}
+        with process([asgard, "serve", "--port", str(port)], {**environment, **settings}, folder):
+            until(lambda: _ready(url))
+            cold, cold_stages = ours(url)
+            warm = [ours(url) for _ in range(repeats)]
+        subprocess.run(
+            [asgard, "destroy", "bench", "--yes"], env={**environment, **settings}, check=True, capture_output=True
+        )
+        hand_cold = by_hand(environment, folder, install=True)
+        hand_warm = [by_hand(environment, folder, install=False) for _ in range(repeats)]
+    ours_warm, theirs_warm = statistics.median(total for total, _ in warm), statistics.median(hand_warm)
+    print("| POST → first prediction | Asgard, s | by hand + `mlflow models serve`, s | ratio |")
+    print("|---|---|---|---|")
+    print(f"| cold environment | {cold:.1f} | {hand_cold:.1f} | {cold / hand_cold:.2f} |")
+    print(f"| warm, median of {repeats} | {ours_warm:.1f} | {theirs_warm:.1f} | {ours_warm / theirs_warm:.2f} |")
+    print("\n| stage | cold, s | warm, median s |")
+    print("|---|---|---|")
+    for stage, seconds in cold_stages.items():
+        print(f"| {stage} | {seconds:.2f} | {statistics.median(stages[stage] for _, stages in warm):.2f} |")
+
+
+def _ready(url: str) -> bool:
+    try:
+        return bool(httpx.get(f"{url}/mlops/status").json()["deployment_service_ready"])
+    except httpx.TransportError:
+        return False
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Asgard: one REST call with a training script in, a live inference URL out."""

@@ -1,0 +1,43 @@
+"""Every name that Asgard gives: stacks, tags, deployment ids. Nothing else makes one up."""
+
+import re
+from typing import Final
+
+PROJECT: Final = "asgard-models"
+"""The Pulumi project of every model's stack."""
+
+PLATFORM_STACK: Final = "platform"
+"""Reserved: the stack of what models share on a cluster; never a model's name."""
+
+ALIAS: Final = "asgard"
+"""MLflow alias of the version that serves."""
+
+MODEL_CONFIG: Final = f"{PROJECT}:model"
+ENVIRONMENT_CONFIG: Final = f"{PROJECT}:environment"
+
+TAG_DEPLOYMENT: Final = "asgard.deployment"
+"""On every run and logged model that a deploy's script makes: the deploy's token."""
+TAG_DEPLOYMENT_ID: Final = "asgard.deployment_id"
+TAG_INFERENCE_URL: Final = "asgard.inference_url"
+TAG_STATUS: Final = "asgard.status"
+TAG_BUNDLE: Final = "asgard.bundle"
+TAG_DIGEST: Final = "asgard.digest"
+"""On a version: its release's bundle and digest, so that it can serve again."""
+
+MODEL_NAME_MAX: Final = 53
+"""Characters. A DNS label has 63; ten are left for what Kubernetes appends."""
+
+DEPLOYMENT_VARIABLE: Final = "ASGARD_DEPLOYMENT"
+"""Environment variable that marks every process of a deploy with its token."""
+
+_MODEL_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+
+
+def is_model_name(name: str) -> bool:
+    """Whether a model may be deployed under this name: a DNS label (RFC 1123) of at most 53 characters."""
+    return len(name) <= MODEL_NAME_MAX and name != PLATFORM_STACK and _MODEL_NAME.fullmatch(name) is not None
+
+
+def deployment_id(model: str, version: int, run_id: str) -> str:
+    """`{model}-v{version}-{first 6 of run_id}`; also the image tag. May pass 63 characters: never a label."""
+    return f"{model}-v{version}-{run_id[:6]}"

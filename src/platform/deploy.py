@@ -1,0 +1,360 @@
+"""The deploy flow, top to bottom: environment → training → registration → bundle → infrastructure; and its undo."""
+
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from .. import naming
+from ..errors import AsgardError, DeployInProgress, ModelNotFound, NoModelLogged, ScriptFailed
+from ..progress import OnProgress, Progress, Stage
+from ..settings import Settings
+from ..stacks.provider import local_server
+from ..stacks.spec import DeploymentConfig, ModelSpec, Release
+from . import (
+    artifacts,
+    bundle,
+    environments,
+    journal,
+    mlflow_server,
+    ports,
+    registry,
+    runs,
+    secrets,
+    stackfile,
+    training,
+)
+from .admission import Admission
+from .engine import Engine
+from .journal import Journal
+from .locks import model_lock
+from .registry import Trained
+from .requests import DeploymentChanges, DeployRequest
+from .stackfile import StackFile
+from .tracking import Tracking
+
+_log = structlog.get_logger("asgard.deploy")
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """The stack's outputs, and when and how fast they came to be."""
+
+    deployment_id: str
+    model_name: str
+    model_version: str
+    run_id: str
+    inference_url: str
+    endpoints: Mapping[str, str]
+    namespace: str
+    image_uri: str
+    deployment_time_seconds: float
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the flow drives."""
+
+    settings: Settings
+    engine: Engine
+    admission: Admission
+
+    @property
+    def tracking(self) -> Tracking:
+        """Asked for anew each time: the embedded MLflow moves when another program has taken its port."""
+        return mlflow_server.tracking(self.settings)
+
+
+def deploy(tools: Tools, request: DeployRequest, on_progress: OnProgress) -> Deployed:
+    """Train, register, bundle and bring up a model; blocks until it serves. If it fails, what served keeps serving."""
+    started, settings, model = time.monotonic(), tools.settings, request.model_name
+    with _operation(tools, model, on_progress) as entry:
+        folder = journal.folder(settings.data_dir, model)
+        former = _stack_file(settings, model)
+        environment_vars = _effective(request.environment_vars, former)
+
+        _stage(on_progress, "environment", "Resolving and installing the requirements")
+        project = folder / "project"
+        lines = _lines(on_progress, "environment")
+        lock = environments.resolve(request.requirements, project, settings, lines)
+        environment = environments.ensure(lock, settings, lines)
+
+        _stage(on_progress, "training", f"Running {request.script_name} on Python {lock.python}")
+        trained = _train(tools, request, entry, project, environment, environment_vars, on_progress)
+
+        _stage(on_progress, "registration", f"Registering {model}")
+        version = registry.register(tools.tracking, model, trained, request.tags or {})
+        entry = journal.update(settings.data_dir, entry, version=version)
+        identifier = naming.deployment_id(model, version, trained.run_id)
+        runs.log(tools.tracking, trained.run_id, {}, {naming.TAG_DEPLOYMENT_ID: identifier})
+
+        _stage(on_progress, "bundle", f"Bundling version {version}")
+        release = _bundle(tools, folder, lock, model, version, trained)
+
+        _stage(on_progress, "infrastructure", f"Bringing up the stack {model}")
+        spec = _spec(settings, model, release, former, request.deployment_config)
+        outputs = _bring_up(tools, entry, StackFile(spec, environment_vars), on_progress)
+    return _deployed(outputs, started)
+
+
+def rollback(tools: Tools, model: str, version: int | None, on_progress: OnProgress) -> Deployed:
+    """Serve an earlier version again; None: the one before what serves. Needs no training: its bundle is in MLflow."""
+    started = time.monotonic()
+    with _operation(tools, model, on_progress) as entry:
+        former = _stack_file(tools.settings, model)
+        if former is None:
+            raise ModelNotFound(model)
+        release = registry.find_release(tools.tracking, model, version, before=former.spec.release.version)
+        _stage(on_progress, "infrastructure", f"Rolling {model} back to version {release.version}")
+        spec = former.spec.model_copy(update={"release": release})
+        outputs = _bring_up(tools, entry, replace(former, spec=spec), on_progress)
+    return _deployed(outputs, started)
+
+
+def destroy(tools: Tools, model: str, on_progress: OnProgress, *, purge: bool = False) -> None:
+    """Take down the model's stack and its file. `purge`: also its registered model, with runs' artifacts."""
+    settings = tools.settings
+    with model_lock(settings.data_dir, model):
+        recover(tools, model)
+        path = stackfile.path_of(settings.stacks_dir, model)
+        _stage(on_progress, "infrastructure", f"Destroying the stack {model}")
+        tools.engine.free_dead_lock(model)
+        found = tools.engine.destroy(model, token=_token(), on_log=_lines(on_progress, "infrastructure"))
+        found = path.exists() or found
+        path.unlink(missing_ok=True)
+        registry.unmark_serving(tools.tracking, model)
+        if purge:
+            _stage(on_progress, "registration", f"Deleting the registered model {model}")
+            found = registry.purge(tools.tracking, model) or found
+        if not found:
+            raise ModelNotFound(model)
+
+
+def recover(tools: Tools, model: str) -> None:
+    """Finish what a dead or failed operation on the model left. The caller holds the model's lock."""
+    entry = journal.find(tools.settings.data_dir, model)
+    if entry is not None:
+        _log.info("undoing what an earlier operation left", model=model, token=entry.token)
+        _undo(tools, entry, died=True)
+        journal.end(tools.settings.data_dir, model)
+
+
+@contextmanager
+def _operation(tools: Tools, model: str, on_progress: OnProgress) -> Iterator[Journal]:
+    """Hold the model's lock, a place and a journal; on any failure put back what was."""
+    settings = tools.settings
+    waiting = partial(_stage, on_progress, "queue", "Waiting for a place: as many deploys as may run at once do so")
+    with model_lock(settings.data_dir, model), tools.admission.place(waiting):
+        recover(tools, model)
+        tools.engine.free_dead_lock(model)
+        path = stackfile.path_of(settings.stacks_dir, model)
+        entry = Journal(_token(), model, path.read_text() if path.exists() else None)
+        journal.begin(settings.data_dir, entry)
+        try:
+            yield entry
+        except BaseException as error:
+            _put_back(tools, model, error)
+            raise
+        journal.end(settings.data_dir, model)
+
+
+def _put_back(tools: Tools, model: str, error: BaseException) -> None:
+    entry = journal.find(tools.settings.data_dir, model)
+    if entry is None:
+        return
+    undone = "complete"
+    try:
+        # A stack that somebody else works on was not touched, and is not ours to put back.
+        _undo(tools, entry, died=False, engine=not isinstance(error, DeployInProgress))
+        journal.end(tools.settings.data_dir, model)
+    except Exception:
+        _log.exception("the undo failed; the next operation or start completes it", model=model)
+        undone = "incomplete"
+    if isinstance(error, AsgardError) and (entry.infrastructure or undone == "incomplete"):
+        error.undo = undone
+
+
+def _undo(tools: Tools, entry: Journal, *, died: bool, engine: bool = True) -> None:
+    """Put back the stack, its file and what stands in MLflow. Raises where a part could not be; safe to repeat."""
+    settings, model = tools.settings, entry.model
+    if died:
+        training.end_leftovers(entry.token)
+    if entry.infrastructure:
+        path = stackfile.path_of(settings.stacks_dir, model)
+        stackfile.restore(path, entry.stack_file)
+        if engine:
+            _undo_stack(tools, entry, died=died)
+            # Once more: pulumi writes a file with a salt where it finds none.
+            stackfile.restore(path, entry.stack_file)
+    local_server.prune(settings.data_dir, model)
+    if entry.version is None:
+        registry.discard(tools.tracking, entry.token)
+    else:
+        registry.mark_failed(tools.tracking, model, entry.version)
+
+
+def _undo_stack(tools: Tools, entry: Journal, *, died: bool) -> None:
+    model, ignore = entry.model, _ignore
+    if died:
+        tools.engine.free_dead_lock(model)
+        tools.engine.recover(model, token=entry.token)
+    if entry.stack_file is None:
+        tools.engine.destroy(model, token=entry.token, on_log=ignore)
+        local_server.discard(tools.settings.data_dir, model)
+    else:
+        tools.engine.up(model, token=entry.token, on_log=ignore, refresh=True)
+
+
+def _train(
+    tools: Tools,
+    request: DeployRequest,
+    entry: Journal,
+    project: Path,
+    environment: environments.Environment,
+    environment_vars: Mapping[str, str],
+    on_progress: OnProgress,
+) -> Trained:
+    """Run the script and find what it logged. Whatever comes of it, its run keeps script, lock, output and tags."""
+    try:
+        training.run_script(
+            request.script,
+            request.script_name,
+            environment,
+            project,
+            tracking_uri=tools.tracking.uri,
+            experiment_name=request.experiment_name,
+            token=entry.token,
+            environment_vars=environment_vars,
+            settings=tools.settings,
+            on_log=_lines(on_progress, "training"),
+        )
+        trained = registry.find_trained(tools.tracking, entry.token, request.model_name, request.experiment_name)
+        if trained is None:
+            raise NoModelLogged(
+                f"{request.script_name} ended well and logged no model. Call mlflow.<flavour>.log_model in it, "
+                "inside a run that finishes.",
+                log_tail=training.log_tail(project),
+            )
+    except ScriptFailed as error:
+        error.run_id = _keep_traces(tools, request, entry, project, run_id=None)
+        raise
+    _keep_traces(tools, request, entry, project, run_id=trained.run_id)
+    return trained
+
+
+def _keep_traces(tools: Tools, request: DeployRequest, entry: Journal, project: Path, *, run_id: str | None) -> str:
+    """Add to the run (None: the script's last one, or a new one that FAILED) what reproduces it; gives its id."""
+    tracking = tools.tracking
+    if run_id is None:
+        found = runs.traces(tracking, entry.token)
+        run_id = runs.ensure_run(tracking, found, entry.token, request.experiment_name, request.model_name)
+        runs.end_run(tracking, run_id, failed=True)
+    runs.log(
+        tracking,
+        run_id,
+        {f"asgard/{name}": project / name for name in (request.script_name, "uv.lock", training.LOG)},
+        dict(request.tags or {}),
+    )
+    return run_id
+
+
+def _bundle(tools: Tools, folder: Path, lock: environments.Lock, model: str, version: int, trained: Trained) -> Release:
+    """Assemble the bundle, keep it in MLflow, and leave a copy where the local target looks for it."""
+    staged = folder / "bundle"
+    artifacts.download(tools.tracking, trained.source, folder / "model")
+    digest = bundle.assemble(
+        staged,
+        model=folder / "model",
+        environment=folder / "project",
+        model_name=model,
+        version=version,
+        run_id=trained.run_id,
+        python=lock.python,
+    )
+    uri = artifacts.upload_bundle(tools.tracking, trained.run_id, staged)
+    release = Release(version=version, run_id=trained.run_id, digest=digest, bundle=uri)
+    registry.record_release(tools.tracking, model, release)
+    local = local_server.bundle_path(tools.settings.data_dir, model, digest)
+    if not local.exists():
+        local.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(staged, local)
+    return release
+
+
+def _spec(
+    settings: Settings, model: str, release: Release, former: StackFile | None, changes: DeploymentChanges
+) -> ModelSpec:
+    """The former spec with what the request names and the new release; the defaults where there was none."""
+    named = {name: value for name, value in vars(changes).items() if value is not None}
+    if former is not None:
+        deployment = former.spec.deployment.model_copy(update=named)
+        return former.spec.model_copy(update={"deployment": deployment, "release": release})
+    return ModelSpec(
+        name=model,
+        target=settings.target,
+        namespace=settings.namespace,
+        deployment=DeploymentConfig(**named),
+        port=ports.allocate(_ports_taken(settings)),
+        release=release,
+    )
+
+
+def _bring_up(tools: Tools, entry: Journal, content: StackFile, on_progress: OnProgress) -> dict[str, Any]:
+    settings, model, release = tools.settings, entry.model, content.spec.release
+    entry = journal.update(settings.data_dir, entry, infrastructure=True)
+    stackfile.write(stackfile.path_of(settings.stacks_dir, model), content, secrets.passphrase(settings))
+    outputs = tools.engine.up(model, token=entry.token, on_log=_lines(on_progress, "infrastructure"))
+    url, identifier = outputs["inference_url"], outputs["deployment_id"]
+    registry.mark_serving(tools.tracking, model, release.version, url, identifier)
+    return outputs
+
+
+def _stack_file(settings: Settings, model: str) -> StackFile | None:
+    return stackfile.read(stackfile.path_of(settings.stacks_dir, model), secrets.passphrase(settings))
+
+
+def _ports_taken(settings: Settings) -> set[int]:
+    specs = (
+        stackfile.read_spec(stackfile.path_of(settings.stacks_dir, model))
+        for model in stackfile.models(settings.stacks_dir)
+    )
+    return {spec.port for spec in specs if spec is not None}
+
+
+def _effective(posted: Mapping[str, str] | None, former: StackFile | None) -> Mapping[str, str]:
+    if posted is not None:
+        return posted
+    return former.environment if former is not None else {}
+
+
+def _deployed(outputs: Mapping[str, Any], started: float) -> Deployed:
+    return Deployed(
+        **{name: outputs[name] for name in Deployed.__dataclass_fields__ if name in outputs},
+        deployment_time_seconds=round(time.monotonic() - started, 3),
+        created_at=datetime.now(UTC),
+    )
+
+
+def _token() -> str:
+    return uuid.uuid4().hex
+
+
+def _stage(on_progress: OnProgress, stage: Stage, text: str) -> None:
+    on_progress(Progress(stage, "stage", text))
+
+
+def _lines(on_progress: OnProgress, stage: Stage) -> Callable[[str], None]:
+    return lambda line: on_progress(Progress(stage, "log", line))
+
+
+def _ignore(_: str) -> None:
+    return

@@ -1,0 +1,273 @@
+"""The Pulumi engine: one stack per model, driven inline through the Automation API.
+
+Only `up`, `refresh` and `destroy` start the CLI; the extra calls that `auto.Stack` makes around them cost more than
+they do (docs/performance.md).
+"""
+
+import json
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pulumi import automation as auto
+from pulumi.automation.errors import CommandError, ConcurrentUpdateError, StackAlreadyExistsError, StackNotFoundError
+
+from .. import naming
+from ..errors import AsgardError, DeployInProgress, InfrastructureFailed, InfrastructureTimeout
+from ..serving.desired import ApplyFailed
+from ..settings import Settings
+from ..stacks.program import program
+from . import secrets
+
+PROJECT_FILES = {
+    "Pulumi.yaml": f"""\
+name: {naming.PROJECT}
+description: One stack a model. Asgard writes the stack files; edit them, review them, and run `pulumi up`.
+runtime:
+  name: python
+  options:
+    toolchain: pip
+main: .
+""",
+    "__main__.py": """\
+from asgard.stacks.program import program
+
+program()
+""",
+}
+
+
+def write_project(stacks_dir: Path) -> None:
+    """Write what the folder lacks to be a Pulumi project; what is there stays."""
+    stacks_dir.mkdir(parents=True, exist_ok=True)
+    for name, text in PROJECT_FILES.items():
+        if not (stacks_dir / name).exists():
+            (stacks_dir / name).write_text(text)
+
+
+def cli_environment(settings: Settings) -> dict[str, str]:
+    """Environment variables with which plain `pulumi` works on the models' stacks, in the stacks folder."""
+    if settings.backend_url.startswith("file://"):
+        Path(settings.backend_url.removeprefix("file://")).mkdir(parents=True, exist_ok=True)
+    home = settings.data_dir / "pulumi-home"
+    home.mkdir(parents=True, exist_ok=True)
+    return {
+        "PULUMI_BACKEND_URL": settings.backend_url,
+        "PULUMI_HOME": str(home),
+        "PULUMI_CONFIG_PASSPHRASE_FILE": str(secrets.passphrase_file(settings)),
+        "PULUMI_PYTHON_CMD": sys.executable,
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+        "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "true",
+        "ASGARD_DATA_DIR": str(settings.data_dir),
+        "ASGARD_CACHE_DIR": str(settings.cache_dir),
+        "ASGARD_STACKS_DIR": str(settings.stacks_dir),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+    }
+
+
+class _Stack(auto.Stack):
+    """A stack without the calls around each operation: select before it, outputs and history after it."""
+
+    def __init__(self, name: str, workspace: auto.LocalWorkspace) -> None:
+        self.name = name
+        self.workspace = workspace
+        self._mode = None  # type: ignore[assignment]
+
+    def outputs(self) -> Any:
+        return {}
+
+    def info(self, show_secrets: bool = True) -> Any:  # noqa: ARG002
+        return object()
+
+
+@dataclass
+class _Watch:
+    """What the engine's events and the provider say of one operation."""
+
+    on_log: Callable[[str], None]
+    outputs: dict[str, Any] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    failure: ApplyFailed | None = None
+
+    def __call__(self, event: auto.EngineEvent) -> None:
+        if event.diagnostic_event is not None:
+            diagnostic = event.diagnostic_event
+            if diagnostic.severity == "error" and diagnostic.message.strip():
+                self.errors.append(diagnostic.message.strip())
+        elif event.resource_pre_event is not None:
+            step = event.resource_pre_event.metadata
+            if step.op not in (auto.OpType.SAME, auto.OpType.READ):
+                self.on_log(f"{step.op.value} {step.type}")
+        elif event.res_outputs_event is not None:
+            step = event.res_outputs_event.metadata
+            if step.type == "pulumi:pulumi:Stack" and step.new is not None:
+                self.outputs = dict(step.new.outputs or {})
+
+
+class Watches:
+    """Connects the provider in this process with the operation that drives it, by model."""
+
+    def __init__(self) -> None:
+        self._watches: dict[str, _Watch] = {}
+
+    @contextmanager
+    def open(self, model: str, on_log: Callable[[str], None]) -> Iterator[_Watch]:
+        watch = self._watches[model] = _Watch(on_log)
+        try:
+            yield watch
+        finally:
+            self._watches.pop(model, None)
+
+    def log(self, model: str, line: str) -> None:
+        """A line of progress from the provider."""
+        if model in self._watches:
+            self._watches[model].on_log(line)
+
+    def failed(self, model: str, error: ApplyFailed) -> None:
+        """Why the provider could not do what it was asked."""
+        if model in self._watches:
+            self._watches[model].failure = error
+
+
+class Engine:
+    """Brings stacks up and down. Different models may be driven at the same time."""
+
+    def __init__(
+        self, settings: Settings, command: auto.PulumiCommand, providers: Mapping[str, int], watches: Watches
+    ) -> None:
+        """`providers`: name of each provider that is attached in process, and its port; they report to `watches`."""
+        self._settings = settings
+        self._command = command
+        self._watches = watches
+        self._environment = {
+            **cli_environment(settings),
+            "PULUMI_DEBUG_PROVIDERS": ",".join(f"{name}:{port}" for name, port in providers.items()),
+            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+            "PULUMI_IGNORE_AMBIENT_PLUGINS": "true",
+        }
+        self._locks = None
+        if settings.backend_url.startswith("file://"):
+            backend = Path(settings.backend_url.removeprefix("file://"))
+            self._locks = backend / ".pulumi" / "locks" / "organization" / naming.PROJECT
+        write_project(settings.stacks_dir)
+
+    def up(self, model: str, *, token: str, on_log: Callable[[str], None], refresh: bool = False) -> dict[str, Any]:
+        """Make the stack be what its file says; gives its outputs. Raises InfrastructureFailed, DeployInProgress.
+
+        `token`: marks the engine's process, so that it can be found should this process die. `refresh`: first read
+        what really is.
+        """
+        stack = self._stack(model, token)
+        with self._watches.open(model, on_log) as watch:
+            try:
+                self._run(model, watch, lambda: stack.up(on_event=watch, refresh=refresh or None))
+            except StackNotFoundError:
+                self._init(model, token)
+                self._run(model, watch, lambda: stack.up(on_event=watch))
+        return watch.outputs
+
+    def destroy(self, model: str, *, token: str, on_log: Callable[[str], None]) -> bool:
+        """Take down all that the stack made, and the stack; its file stays. False: there was no such stack."""
+        stack = self._stack(model, token)
+        try:
+            with self._watches.open(model, on_log) as watch:
+                self._run(model, watch, lambda: stack.destroy(on_event=watch))
+            self._pulumi(["stack", "rm", "--yes", "--preserve-config", "--stack", model], token)
+        except StackNotFoundError:
+            return False
+        return True
+
+    def recover(self, model: str, *, token: str) -> None:
+        """After an operation died: bring the state in line with what really is. Its processes have been ended."""
+        stack = self._stack(model, token)
+        with self._watches.open(model, lambda _: None) as watch, suppress(StackNotFoundError):
+            if self._locks is None:
+                self._pulumi(["cancel", "--yes", "--stack", model], token)
+            self._run(model, watch, lambda: stack.refresh(on_event=watch, clear_pending_creates=True))
+
+    def free_dead_lock(self, model: str) -> None:
+        """Take away the stack's lock where the process that took it, on this machine, is gone. File backend only."""
+        if self._locks is None:
+            return
+        for path in (self._locks / model).glob("*.json"):
+            lock = json.loads(path.read_text())
+            if lock["hostname"] == socket.gethostname() and not _is_alive(lock["pid"], lock["timestamp"]):
+                path.unlink(missing_ok=True)
+                path.with_name(f"{path.name}.attrs").unlink(missing_ok=True)
+
+    def _workspace(self, token: str) -> auto.LocalWorkspace:
+        return auto.LocalWorkspace(
+            work_dir=str(self._settings.stacks_dir),
+            program=program,
+            pulumi_command=self._command,
+            env_vars={**self._environment, naming.DEPLOYMENT_VARIABLE: token},
+        )
+
+    def _stack(self, model: str, token: str) -> _Stack:
+        return _Stack(model, self._workspace(token))
+
+    def _init(self, model: str, token: str) -> None:
+        try:
+            self._pulumi(["stack", "init", "--stack", model, "--no-select", "--secrets-provider", "passphrase"], token)
+        except StackAlreadyExistsError:
+            return
+
+    def _pulumi(self, args: list[str], token: str) -> None:
+        workspace = self._workspace(token)
+        try:
+            self._command.run(args, str(self._settings.stacks_dir), workspace.env_vars)
+        except (StackNotFoundError, StackAlreadyExistsError):
+            raise
+        except CommandError as error:
+            raise InfrastructureFailed(f"pulumi {args[0]} {args[1]} failed: {_stderr(error)}") from error
+
+    @staticmethod
+    def _run(model: str, watch: _Watch, operation: Callable[[], Any]) -> None:
+        try:
+            operation()
+        except StackNotFoundError:
+            raise
+        except ConcurrentUpdateError as error:
+            raise DeployInProgress(model) from error
+        except CommandError as error:
+            if watch.failure is not None:
+                raise _infrastructure_error(watch.failure) from error
+            raise InfrastructureFailed("\n".join(watch.errors) or _stderr(error)) from error
+
+
+def _infrastructure_error(failure: ApplyFailed) -> InfrastructureFailed:
+    kind = InfrastructureTimeout if failure.reason == "Timeout" else InfrastructureFailed
+    return kind(failure.message, reason=failure.reason, log_tail=failure.log_tail)
+
+
+def _is_alive(pid: int, since: str) -> bool:
+    """Whether process `pid` runs and ran already at the time `since` (ISO 8601): a number may have been given anew."""
+    try:
+        return bool(psutil.Process(pid).create_time() <= datetime.fromisoformat(since).timestamp())
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _stderr(error: CommandError) -> str:
+    """The part of a failed command that is for people."""
+    return str(error).partition("stderr:")[2].strip() or str(error)
+
+
+def pulumi_arguments(
+    settings: Settings, command: auto.PulumiCommand, args: list[str]
+) -> tuple[list[str], dict[str, str]]:
+    """Command line and environment of plain `pulumi ARGS`, to be run in the stacks folder."""
+    executable = shutil.which(command.command)
+    if executable is None:
+        raise AsgardError(f"{command.command} is gone. Run the command again to have it found or installed anew.")
+    environment = {**os.environ, **cli_environment(settings)}
+    environment["PATH"] = os.pathsep.join([environment["PATH"], str(Path(executable).parent)])
+    return [executable, *args], environment

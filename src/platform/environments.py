@@ -1,0 +1,330 @@
+"""The environment of a deploy: a uv project whose lock holds what was posted and what tracking and serving need.
+
+Environments are shared between deploys by the hash of their lock. Files are hard links into uv's cache.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Final
+
+import tomlkit
+from filelock import FileLock
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from .. import serving
+from ..errors import EnvironmentUnavailable, RequirementsConflict
+from ..settings import Settings
+from . import conflicts, constraints, pythons, uv_tool
+from .uv_tool import OnLog, UvFailed
+
+FRESH_SECONDS: Final = 600.0
+"""How long the same requirements give the same lock unasked: as long as PyPI tells clients to believe its answers."""
+
+_FILES: Final = ("pyproject.toml", "uv.lock")
+_EARLY_IMPORTS: Final = Path(__file__).with_name("early_imports.py")
+_READY: Final = ".ready"
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Exact versions for one Python (as in `3.11`) of this platform. `folder` holds pyproject.toml and uv.lock."""
+
+    folder: Path
+    python: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An installed lock. `python`: its interpreter."""
+
+    path: Path
+    python: Path
+
+
+@dataclass(frozen=True)
+class _Project:
+    """What determines a resolution, apart from the state of the package index."""
+
+    posted: tuple[Requirement, ...]
+    added: tuple[Requirement, ...]
+
+    @property
+    def dependencies(self) -> list[str]:
+        return [str(requirement) for requirement in (*self.posted, *self.added)]
+
+
+def read(folder: Path) -> Lock:
+    """The lock in a folder, as `resolve` left it or a bundle keeps it. Raises FileNotFoundError."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    python = project["requires-python"].removeprefix("==").removesuffix(".*")
+    digest = hashlib.sha256(f"{python}\n".encode() + (folder / "uv.lock").read_bytes())
+    return Lock(folder, python, digest.hexdigest()[:32])
+
+
+def resolve(requirements: Sequence[str], folder: Path, settings: Settings, on_log: OnLog) -> Lock:
+    """Make `folder` a uv project with a lock for the newest supported Python that has wheels for all of it.
+
+    Requirements are PEP 508 strings. Raises RequirementsConflict, and EnvironmentUnavailable where the package index
+    cannot be reached, no suitable Python can be had, or it takes longer than `ASGARD_ENVIRONMENT_TIMEOUT_SECONDS`.
+    """
+    posted = tuple(Requirement(requirement) for requirement in requirements)
+    project = _Project(posted, _added(posted))
+    remembered = settings.cache_dir / "locks" / _key(project)
+    folder.mkdir(parents=True, exist_ok=True)
+    remembered.parent.mkdir(parents=True, exist_ok=True)
+    # One lock per request: equal ones that come together are resolved once.
+    with FileLock(f"{remembered}.lock"):
+        if not _is_fresh(remembered):
+            try:
+                _resolve(project, folder, settings, on_log)
+            except EnvironmentUnavailable as error:
+                if not (remembered / "uv.lock").exists():
+                    raise
+                on_log(f"{error.message} The versions found earlier are used.")
+            else:
+                _copy(folder, remembered)
+        _copy(remembered, folder)
+    lock = read(folder)
+    on_log(f"Python {lock.python}, {(folder / 'uv.lock').read_text().count('[[package]]') - 1} packages")
+    return lock
+
+
+def ensure(lock: Lock, settings: Settings, on_log: OnLog) -> Environment:
+    """Install the lock unless that was done before; needs nothing but the lock's folder.
+
+    Raises EnvironmentUnavailable, and RequirementsConflict where a package of the lock has no wheel for this machine.
+    """
+    path = settings.cache_dir / "environments" / lock.digest
+    environment = Environment(path, path / "bin" / "python")
+    if _is_ready(environment):
+        return environment
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Built in place, as scripts in bin/ hold the path; the marker says that it is whole.
+    with FileLock(f"{path}.lock"):
+        if not _is_ready(environment):
+            shutil.rmtree(path, ignore_errors=True)
+            _install(lock, path, settings, on_log)
+            _add_early_imports(path)
+            (path / _READY).touch()
+    return environment
+
+
+def _is_ready(environment: Environment) -> bool:
+    # The interpreter is a link to one outside, which may have been removed since.
+    return (environment.path / _READY).exists() and environment.python.exists()
+
+
+def _install(lock: Lock, path: Path, settings: Settings, on_log: OnLog) -> None:
+    interpreter = pythons.installed().get(lock.python) or pythons.download(lock.python, on_log)
+    if interpreter is None:
+        raise _no_python(f"The environment needs Python {lock.python}")
+    on_log(f"Installing the environment {lock.digest[:12]}")
+    try:
+        uv_tool.run(
+            "sync", "--frozen", "--no-install-project", "--no-build", "--no-python-downloads",
+            f"--python={interpreter}", f"--project={lock.folder}",
+            environment={"UV_PROJECT_ENVIRONMENT": str(path)},
+            timeout_seconds=settings.environment_timeout_seconds,
+            on_log=lambda line: None if line.startswith(" + ") else on_log(line),
+        )  # fmt: skip
+    except UvFailed as failure:
+        if conflicts.is_unsatisfiable(failure.text):
+            raise RequirementsConflict(
+                f"A package has no wheel for this machine: {conflicts.clean(failure.text)} Pin a version that has one.",
+                stage="environment",
+            ) from None
+        raise _unavailable("installed", failure) from None
+
+
+def _add_early_imports(path: Path) -> None:
+    (packages,) = path.glob("lib/python3*/site-packages")
+    name = f"asgard_{_EARLY_IMPORTS.stem}"
+    shutil.copyfile(_EARLY_IMPORTS, packages / f"{name}.py")
+    (packages / f"{name}.pth").write_text(f"import {name}\n")
+
+
+def _added(posted: tuple[Requirement, ...]) -> tuple[Requirement, ...]:
+    """What tracking and serving need beside what was posted."""
+    needs = [Requirement(requirement) for requirement in serving.SERVER_REQUIREMENTS]
+    names = {canonicalize_name(requirement.name) for requirement in posted}
+    if not names & {"mlflow", "mlflow-skinny"}:
+        # The whole of MLflow: flavours save with packages that mlflow-skinny leaves out.
+        needs.append(Requirement("mlflow"))
+    return tuple(needs)
+
+
+def _limits(project: _Project, settings: Settings) -> list[str]:
+    limits = [limit.requirement for limit in constraints.always(project.posted)]
+    if settings.mlflow_tracking_uri is None:
+        # A client that is newer than the embedded server may ask for what that does not have.
+        newest = f"<={installed_version('mlflow')}"
+        limits += [f"mlflow{newest}", f"mlflow-skinny{newest}"]
+    named = {canonicalize_name(requirement.name) for requirement in project.posted if requirement.specifier}
+    return [limit for limit in limits if Requirement(limit).name not in named]
+
+
+def _resolve(project: _Project, folder: Path, settings: Settings, on_log: OnLog) -> None:
+    deadline = time.monotonic() + settings.environment_timeout_seconds
+    limits = _limits(project, settings)
+    try:
+        python = _lock_newest(project, limits, pythons.SUPPORTED, folder, deadline, on_log)
+    except RequirementsConflict as error:
+        if not any(Requirement(limit).name in error.message for limit in limits):
+            raise
+        python = _lock_newest(project, limits := [], pythons.SUPPORTED, folder, deadline, on_log)
+
+    locked = (folder / "uv.lock").read_text()
+    if needed := constraints.needed(tomllib.loads(locked), project.posted):
+        for limit in needed:
+            on_log(f"{limit.requirement}: {limit.reason}")
+        further = [*limits, *dict.fromkeys(limit.requirement for limit in needed)]
+        # What does not resolve on a newer Python does not with more limits either.
+        candidates = pythons.SUPPORTED[pythons.SUPPORTED.index(python) :]
+        try:
+            _lock_newest(project, further, candidates, folder, deadline, on_log)
+        except RequirementsConflict:
+            on_log("The other requirements do not allow these limits, so they are left out")
+            _write_project(project, limits, python, folder)
+            (folder / "uv.lock").write_text(locked)
+
+
+def _lock_newest(
+    project: _Project, limits: list[str], candidates: Sequence[str], folder: Path, deadline: float, on_log: OnLog
+) -> str:
+    """Lock for the first of the Pythons that works; gives that one."""
+    available = pythons.installed()
+    failures: dict[str, str] = {}
+    wanted: list[str] = []
+    for python in candidates:
+        interpreter = available.get(python)
+        _write_project(project, limits, python, folder)
+        try:
+            if interpreter is None:
+                # No point in downloading a Python for which there are no wheels.
+                _check(python, folder, deadline)
+                interpreter = pythons.download(python, on_log)
+            if interpreter is None:
+                wanted.append(python)
+                continue
+            _uv_lock(interpreter, folder, deadline)
+        except UvFailed as failure:
+            if not conflicts.is_unsatisfiable(failure.text) or conflicts.is_unreachable(failure.text):
+                raise _unavailable("resolved", failure) from None
+            failures[python] = failure.text
+            if conflicts.names_unknown_package(failure.text):
+                break
+            if conflicts.lacks_wheels(failure.text):
+                on_log(f"Python {python}: {conflicts.clean(failure.text)}")
+            continue
+        return python
+    if wanted:
+        raise _no_python(f"The requirements need Python {' or '.join(wanted)}")
+    raise RequirementsConflict(conflicts.explain(failures, project.posted, project.added), stage="environment")
+
+
+def _uv_lock(interpreter: Path, folder: Path, deadline: float) -> None:
+    (folder / "uv.lock").unlink(missing_ok=True)
+    uv_tool.run(
+        "lock", f"--python={interpreter}", f"--project={folder}", "--no-build", "--no-python-downloads",
+        timeout_seconds=deadline - time.monotonic(), on_log=_ignore,
+    )  # fmt: skip
+
+
+def _check(python: str, folder: Path, deadline: float) -> None:
+    uv_tool.run(
+        "pip", "compile", str(folder / "pyproject.toml"), f"--python-version={python}", "--only-binary=:all:",
+        f"--python={sys.executable}", "--no-header", "--no-annotate",
+        timeout_seconds=deadline - time.monotonic(), on_log=_ignore,
+    )  # fmt: skip
+
+
+def _write_project(project: _Project, limits: Sequence[str], python: str, folder: Path) -> None:
+    """The lock is for this platform and one Python alone, which makes it small and quick to resolve."""
+    here = (
+        f"sys_platform == '{sys.platform}' and platform_machine == '{platform.machine()}' "
+        "and platform_python_implementation == 'CPython'"
+    )
+    document = {
+        "project": {
+            "name": "asgard-model-environment",
+            "version": "0",
+            "requires-python": f"=={python}.*",
+            "dependencies": project.dependencies,
+        },
+        "tool": {
+            "uv": {
+                "package": False,
+                "no-build": True,
+                "environments": [here],
+                "required-environments": [here],
+                "constraint-dependencies": list(limits),
+                # A root of its own, whatever workspace the data folder may lie in.
+                "workspace": {},
+            }
+        },
+    }
+    (folder / "pyproject.toml").write_text(tomlkit.dumps(document))
+
+
+def _key(project: _Project) -> str:
+    """Of everything that a resolution depends on and that can be known without asking the index."""
+    index_settings = {name: value for name, value in os.environ.items() if name.startswith("UV_")}
+    parts = [
+        sorted(project.dependencies), repr(constraints.ALWAYS + constraints.LIMITS), installed_version("mlflow"),
+        installed_version("uv"), sorted(index_settings.items()), sys.platform, platform.machine(), pythons.SUPPORTED,
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _is_fresh(remembered: Path) -> bool:
+    try:
+        age = time.time() - (remembered / "uv.lock").stat().st_mtime
+    except FileNotFoundError:
+        return False
+    return 0 <= age < FRESH_SECONDS
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    for name in _FILES:
+        temporary = target / f".{name}"
+        shutil.copyfile(source / name, temporary)
+        temporary.replace(target / name)
+
+
+def _unavailable(what: str, failure: UvFailed) -> EnvironmentUnavailable:
+    tail = failure.text.splitlines()[-20:]
+    if isinstance(failure, uv_tool.UvTimeout):
+        reason = f"{failure.text}; ASGARD_ENVIRONMENT_TIMEOUT_SECONDS sets the limit"
+    elif conflicts.is_unreachable(failure.text):
+        detail = conflicts.clean(failure.text).rstrip(".")
+        reason = f"the package index cannot be reached or refuses ({detail}). Try again later"
+    else:
+        reason = conflicts.clean(failure.text).rstrip(".")
+    return EnvironmentUnavailable(
+        f"The requirements could not be {what}: {reason}.", stage="environment", log_tail=tail
+    )
+
+
+def _no_python(what: str) -> EnvironmentUnavailable:
+    return EnvironmentUnavailable(
+        f"{what}, which is not on this machine and could not be downloaded. Install it (`uv python install`), then try "
+        "again.",
+        stage="environment",
+    )
+
+
+def _ignore(_: str) -> None:
+    return

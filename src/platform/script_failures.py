@@ -1,0 +1,43 @@
+"""Why a script ended badly, in a sentence."""
+
+import os
+import re
+import signal
+from collections.abc import Sequence
+from typing import Final
+
+_FRAME: Final = re.compile(r'  File "(.+)", line (\d+)')
+_RAISED: Final = re.compile(r"([A-Za-z_][\w.]*)(: .*)?")
+_MAX_CHARACTERS: Final = 300
+
+
+def describe(script_name: str, status: int, tail: Sequence[str]) -> str:
+    """What a wait status (as `os.wait` gives it) other than 0 means. `tail`: the last lines that the script printed."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        hint = " The machine may have run out of memory." if number == signal.SIGKILL else ""
+        return f"{script_name} was killed by signal {number} ({signal.Signals(number).name}).{hint}"
+    if (raised := _raised(script_name, tail)) and os.WEXITSTATUS(status) == 1:
+        return raised
+    last = next((line for line in reversed(tail) if line.strip()), "")
+    return f"{script_name} exited with code {os.WEXITSTATUS(status)}" + (f": {_short(last)}" if last else ".")
+
+
+def _raised(script_name: str, tail: Sequence[str]) -> str | None:
+    """The exception that ended the script, with the innermost line of the script itself; None without a traceback."""
+    frames = [
+        (index, match) for index, line in enumerate(tail) if (match := _FRAME.match(line)) and match[1] != "<string>"
+    ]
+    if not frames:
+        return None
+    # Below the last frame: its source line and carets, indented, then the exception.
+    exceptions = [line for line in tail[frames[-1][0] + 1 :] if line and not line.startswith(" ")]
+    if not exceptions or not _RAISED.match(exceptions[0]):
+        return None
+    own = [match for _, match in frames if os.path.basename(match[1]) == script_name]  # noqa: PTH119 - text, not a file
+    line = f" at line {own[-1][2]}" if own else ""
+    return f"{script_name} failed{line}: {_short(exceptions[0])}"
+
+
+def _short(line: str) -> str:
+    return line if len(line) <= _MAX_CHARACTERS else f"{line[:_MAX_CHARACTERS]}…"

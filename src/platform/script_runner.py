@@ -1,0 +1,97 @@
+"""Runs between the API and a script, so that nothing the script started outlives it. Standard library only.
+
+    python -I script_runner.py PYTHON SCRIPT
+
+Orphans of the script's tree fall to it (Linux: it is a child subreaper), whatever session they put themselves in. When
+the script ends, or when the standard input closes because the API asks for it or is gone, the whole tree is killed.
+The wait status of the script goes to the standard output; the script's own output goes to the standard error.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def main(python: str, script: str) -> int:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    child = subprocess.Popen(
+        [python, script], stdin=subprocess.DEVNULL, stdout=2, stderr=2, start_new_session=True, restore_signals=True
+    )
+    threading.Thread(target=_kill_when_told, daemon=True).start()
+    status = _wait(child.pid)
+    _kill_all()
+    os.write(1, str(status).encode())
+    return 0
+
+
+def _wait(pid: int) -> int:
+    """Reap whatever ends until the script has; gives its wait status."""
+    while True:
+        ended, status = os.wait()
+        if ended == pid:
+            return status
+
+
+def _kill_when_told() -> None:
+    while os.read(0, 1):
+        pass
+    _kill_descendants()
+
+
+def _kill_all() -> None:
+    while True:
+        _kill_descendants()
+        try:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(0.005)
+        except ChildProcessError:
+            return
+
+
+def _kill_descendants() -> None:
+    for pid in _descendants(os.getpid()):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _descendants(root: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for pid, parent in _processes():
+        children.setdefault(parent, []).append(pid)
+    found, open_ = [], [root]
+    while open_:
+        below = children.get(open_.pop(), [])
+        found += below
+        open_ += below
+    return found
+
+
+def _processes() -> Iterator[tuple[int, int]]:
+    """Process ids with their parents' ids."""
+    if sys.platform != "linux":
+        listing = subprocess.run(["ps", "-axo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+        for line in listing.splitlines():
+            pid, parent = line.split()
+            yield int(pid), int(parent)
+        return
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                stat = (folder / "stat").read_text(errors="replace")
+            except OSError:
+                continue  # it has ended
+            yield int(folder.name), int(stat.rpartition(")")[2].split()[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

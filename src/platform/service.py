@@ -1,0 +1,175 @@
+"""The platform, put together: as the API runs it, and as a command uses it while no API runs."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager, suppress
+
+import grpc
+import structlog
+
+from ..errors import DeployInProgress, TrackingUnavailable
+from ..progress import OnProgress, Progress
+from ..settings import Settings
+from ..stacks.provider import local_server, servicer
+from ..stacks.provider.local_server import LocalRuntime
+from . import (
+    deploy,
+    engine_install,
+    journal,
+    mlflow_server,
+    registry,
+    releases,
+    serving_tags,
+    supervisor,
+    tracking,
+)
+from .admission import Admission
+from .deploy import Deployed, Tools
+from .engine import Engine, Watches
+from .features import FeastProbe
+from .locks import model_lock
+from .mlflow_server import EmbeddedMlflow
+from .registry import ModelVersion, RegisteredModel
+from .requests import DeployRequest
+from .status import PlatformStatus, StatusMonitor
+
+READY_SECONDS = 900.0
+"""How long a deploy waits for an API that still starts: a Pulumi CLI may have to be built first."""
+
+PUT_RIGHT_SECONDS = 15.0
+"""Between attempts to undo what an earlier process left, while MLflow or the engine does not let it."""
+
+_log = structlog.get_logger("asgard.platform")
+
+
+class Platform:
+    """Everything behind the API. `start` returns at once; what is slow to start does so in the background."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._mlflow = EmbeddedMlflow(settings) if settings.mlflow_tracking_uri is None else None
+        self._features = FeastProbe(settings)
+        self._tools: Future[Tools] = Future()
+        self._status = StatusMonitor(settings, self._features, self._service_trouble)
+        self._stopped = threading.Event()
+        self._provider: grpc.Server | None = None
+
+    def start(self) -> None:
+        """Start MLflow, the feature store's probe and the engine, and finish what an earlier life left."""
+        if self._mlflow is not None:
+            self._mlflow.start()
+        tracking.warm_up()
+        self._features.start()
+        self._status.start()
+        threading.Thread(target=self._prepare, name="prepare", daemon=True).start()
+
+    def stop(self) -> None:
+        """End what `start` started. The models go on serving."""
+        self._stopped.set()
+        self._status.stop()
+        self._features.stop()
+        if self._mlflow is not None:
+            self._mlflow.stop()
+
+    def deploy(self, request: DeployRequest, on_progress: OnProgress) -> Deployed:
+        """Deploy a model; blocks, for minutes where its environment is new."""
+        if not self._tools.done():
+            on_progress(Progress("queue", "stage", "Waiting for the platform to start"))
+        try:
+            tools = self._tools.result(READY_SECONDS)
+        except FutureTimeout as error:
+            raise TrackingUnavailable("Asgard is still starting. GET /mlops/status says what is missing.") from error
+        return deploy.deploy(tools, request, on_progress)
+
+    def models(self) -> list[RegisteredModel]:
+        """All registered models."""
+        return registry.list_models(mlflow_server.tracking(self._settings))
+
+    def model(self, name: str) -> tuple[RegisteredModel, list[ModelVersion]]:
+        """One registered model and its versions, newest first. Raises ModelNotFound."""
+        return registry.get_model(mlflow_server.tracking(self._settings), name)
+
+    def status(self) -> PlatformStatus:
+        """How the parts are; at once."""
+        return self._status.read()
+
+    def _prepare(self) -> None:
+        watches = Watches()
+        runtime = _runtime(self._settings, watches)
+        threading.Thread(
+            target=supervisor.watch, args=(self._settings, runtime, self._stopped), name="supervisor", daemon=True
+        ).start()
+        try:
+            tools, self._provider = _assemble(self._settings, runtime, watches, _log.info)
+        except Exception as error:
+            _log.exception("Asgard cannot deploy")
+            self._tools.set_exception(error)
+            return
+        if self._mlflow is not None:
+            with suppress(TrackingUnavailable):  # the status says so
+                self._mlflow.wait(mlflow_server.START_SECONDS)
+        self._tools.set_result(tools)
+        while not _put_right(tools) and not self._stopped.wait(PUT_RIGHT_SECONDS):
+            continue
+
+    def _service_trouble(self) -> str | None:
+        """Why nothing can be deployed; None: it can. "starting" while that is so."""
+        if not self._tools.done():
+            return "starting"
+        error = self._tools.exception()
+        return None if error is None else str(error)
+
+
+@contextmanager
+def offline(settings: Settings, on_log: Callable[[str], None]) -> Iterator[Tools]:
+    """What a command needs to change a model's stack, whether the API runs or not."""
+    watches = Watches()
+    with mlflow_server.running(settings):
+        tools, provider = _assemble(settings, _runtime(settings, watches), watches, on_log)
+        try:
+            yield tools
+        finally:
+            provider.stop(None)
+
+
+def _runtime(settings: Settings, watches: Watches) -> LocalRuntime:
+    return LocalRuntime(
+        data_dir=settings.data_dir,
+        health_timeout_seconds=settings.health_timeout_seconds,
+        materialize=lambda model, release: releases.materialize(
+            settings, mlflow_server.tracking(settings), model, release, lambda line: watches.log(model, line)
+        ),
+        on_log=watches.log,
+        on_failure=watches.failed,
+    )
+
+
+def _assemble(
+    settings: Settings, runtime: LocalRuntime, watches: Watches, on_log: Callable[[str], None]
+) -> tuple[Tools, grpc.Server]:
+    command = engine_install.find_or_install(settings, on_log)
+    provider, port = servicer.serve({local_server.TYPE: local_server.resource(runtime)})
+    engine = Engine(settings, command, {"asgard": port}, watches)
+    return Tools(settings, engine, Admission(settings.max_concurrent_deploys, settings.max_queued_deploys)), provider
+
+
+def _put_right(tools: Tools) -> bool:
+    """Undo the operations that died with an earlier process, and correct MLflow's tags; False: not all of it worked."""
+    done = True
+    for model in journal.unfinished(tools.settings.data_dir):
+        try:
+            with model_lock(tools.settings.data_dir, model):
+                deploy.recover(tools, model)
+        except DeployInProgress:
+            continue
+        except Exception:
+            _log.exception("what an earlier operation left could not be undone yet", model=model)
+            done = False
+    try:
+        serving_tags.correct(tools.settings, tools.tracking)
+    except TrackingUnavailable as error:
+        _log.warning("the tags in MLflow could not be corrected yet", reason=error.message)
+        done = False
+    return done

@@ -1,0 +1,166 @@
+"""A model's stack file, `Pulumi.<model>.yaml`: read, and changed only where something is to change.
+
+Comments, order and hand edits stay. Ciphertext is kept while its plain value is the same, so a redeploy changes the
+release lines and nothing else.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+from .. import naming
+from ..errors import InfrastructureFailed
+from ..stacks.spec import ModelSpec
+from .secrets import Cipher
+
+
+class StackFileInvalid(InfrastructureFailed):
+    """A stack file is not what Asgard reads: somebody's edit went wrong."""
+
+
+@dataclass(frozen=True)
+class StackFile:
+    """What a stack file says. `environment`: plain values; keep them out of logs."""
+
+    spec: ModelSpec
+    environment: Mapping[str, str]
+
+
+def path_of(stacks_dir: Path, model: str) -> Path:
+    """Where the model's stack file stands."""
+    return stacks_dir / f"Pulumi.{model}.yaml"
+
+
+def models(stacks_dir: Path) -> list[str]:
+    """Names of all models that have a stack file."""
+    names = (path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in stacks_dir.glob("Pulumi.?*.yaml"))
+    return sorted(name for name in names if name != naming.PLATFORM_STACK)
+
+
+def read(path: Path, phrase: str) -> StackFile | None:
+    """The file's content; None where there is no file or no spec in it. Raises StackFileInvalid, WrongPassphrase."""
+    document = _load(path)
+    config = document.get("config") or {}
+    if naming.MODEL_CONFIG not in config:
+        return None
+    values = config.get(naming.ENVIRONMENT_CONFIG) or {}
+    return StackFile(_spec(path, config), _decrypted(values, document, phrase))
+
+
+def read_spec(path: Path) -> ModelSpec | None:
+    """The file's spec alone: no passphrase needed."""
+    config = _load(path).get("config") or {}
+    return _spec(path, config) if naming.MODEL_CONFIG in config else None
+
+
+def write(path: Path, content: StackFile, phrase: str) -> None:
+    """Make the file say `content`, atomically, changing only what differs."""
+    document = _load(path)
+    if document.get("secretsprovider", "passphrase") != "passphrase":
+        raise StackFileInvalid(
+            f"{path}: the secrets provider {document['secretsprovider']} is not one that Asgard can encrypt with. "
+            "Run `pulumi stack change-secrets-provider passphrase` on the stack."
+        )
+    cipher = Cipher(phrase, document.get("encryptionsalt"))
+    document.setdefault("encryptionsalt", cipher.encryption_salt)
+    config = document.setdefault("config", {})
+    spec = content.spec.model_dump(by_alias=True)
+    if naming.MODEL_CONFIG in config:
+        former_spec = _spec(path, config).model_dump(by_alias=True)
+        _change(config[naming.MODEL_CONFIG], former_spec, spec)
+    else:
+        config[naming.MODEL_CONFIG] = _quoted(spec)
+    former = config.get(naming.ENVIRONMENT_CONFIG) or {}
+    if _decrypted(former, document, phrase) != dict(content.environment):
+        config[naming.ENVIRONMENT_CONFIG] = {
+            name: former[name]
+            if name in former and _value(former[name], cipher) == value
+            else {"secure": cipher.encrypt(value)}
+            for name, value in content.environment.items()
+        }
+    _replace(path, document)
+
+
+def _yaml() -> YAML:
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 10_000
+    return yaml
+
+
+def _load(path: Path) -> Any:
+    try:
+        return _yaml().load(path.read_text()) or {}
+    except FileNotFoundError:
+        return {}
+    except YAMLError as error:
+        raise StackFileInvalid(f"{path} is not valid YAML: {error}") from error
+
+
+def _replace(path: Path, document: Any) -> None:
+    text = StringIO()
+    _yaml().dump(document, text)
+    restore(path, text.getvalue())
+
+
+def restore(path: Path, text: str | None) -> None:
+    """Put a file's former text back, atomically; None: there was no file."""
+    if text is None:
+        path.unlink(missing_ok=True)
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return str(value) if isinstance(value, str) else value
+
+
+def _quoted(value: Any) -> Any:
+    """Quote every string: a bare 1e3 or 08 is a number to some reader of YAML."""
+    if isinstance(value, dict):
+        return {key: _quoted(item) for key, item in value.items()}
+    return DoubleQuotedScalarString(value) if isinstance(value, str) else value
+
+
+def _change(block: Any, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Write into the file's `block` what differs between the two, and leave every other line as somebody wrote it."""
+    for key, value in new.items():
+        if isinstance(value, dict) and isinstance(block.get(key), dict):
+            _change(block[key], old.get(key) or {}, value)
+        elif old.get(key) != value:
+            block[key] = _quoted(value)
+
+
+def _value(value: Any, cipher: Cipher) -> str:
+    return cipher.decrypt(value["secure"]) if isinstance(value, dict) else str(value)
+
+
+def _decrypted(values: Mapping[str, Any], document: Mapping[str, Any], phrase: str) -> dict[str, str]:
+    if not values:
+        return {}
+    cipher = Cipher(phrase, document.get("encryptionsalt"))
+    return {str(name): _value(value, cipher) for name, value in values.items()}
+
+
+def _spec(path: Path, config: Mapping[str, Any]) -> ModelSpec:
+    try:
+        return ModelSpec.model_validate(_plain(config[naming.MODEL_CONFIG]))
+    except ValidationError as error:
+        raise StackFileInvalid(f"{path}: {naming.MODEL_CONFIG}: {_first(error)}") from error
+
+
+def _first(error: ValidationError) -> str:
+    detail = error.errors()[0]
+    return f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}"

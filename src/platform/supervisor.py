@@ -1,0 +1,46 @@
+"""While the API runs, every local model has its parent process: after a reboot, or when somebody ended it."""
+
+from collections.abc import Mapping
+from threading import Event
+
+import structlog
+
+from ..errors import AsgardError, DeployInProgress
+from ..serving import control
+from ..serving.desired import ApplyFailed
+from ..settings import Settings
+from ..stacks.provider import local_server
+from ..stacks.provider.local_server import LocalRuntime
+from . import secrets, stackfile
+from .locks import model_lock
+
+INTERVAL_SECONDS = 1.0
+
+_log = structlog.get_logger("asgard.supervisor")
+
+
+def watch(settings: Settings, runtime: LocalRuntime, stopped: Event) -> None:
+    """Look after the parents until `stopped` is set."""
+    while not stopped.wait(INTERVAL_SECONDS):
+        restart_missing(settings, runtime)
+
+
+def restart_missing(settings: Settings, runtime: LocalRuntime) -> None:
+    """Start the parents that are missing; a model that cannot be started is logged and tried again next time."""
+    for directory in local_server.directories(settings.data_dir):
+        if control.status(directory) is not None:
+            continue
+        model = directory.name
+        try:
+            with model_lock(settings.data_dir, model):
+                _log.info("starting a model again", model=model)
+                local_server.restart(runtime, directory, _environment(settings, model))
+        except DeployInProgress:
+            continue
+        except (AsgardError, ApplyFailed) as error:
+            _log.error("a model could not be started again", model=model, error=str(error))
+
+
+def _environment(settings: Settings, model: str) -> Mapping[str, str]:
+    content = stackfile.read(stackfile.path_of(settings.stacks_dir, model), secrets.passphrase(settings))
+    return content.environment if content is not None else {}

@@ -1,0 +1,236 @@
+"""Runs a posted script: a fresh interpreter of its environment, in a clean process environment, within limits."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+from typing import Final
+
+from uv import find_uv_bin
+
+from .. import naming, quantities
+from ..errors import ScriptFailed, ScriptOutOfMemory, ScriptTimeout
+from ..settings import Settings
+from . import processes, script_runner
+from .environments import Environment
+from .script_failures import describe
+from .script_output import TAIL_LINES, ScriptOutput
+
+LOG: Final = "output.log"
+"""File in the script's folder that keeps all it printed, as bytes."""
+
+_SYSTEM_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+_POLL_SECONDS: Final = 0.1
+_END_SECONDS: Final = 10.0
+"""How long the end of a killed tree may take before it is searched for by its marker."""
+
+_NETWORK: Final = (
+    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+)  # fmt: skip
+_TRACKING_CREDENTIALS: Final = (
+    "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_INSECURE_TLS",
+    "MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_TRACKING_CLIENT_CERT_PATH", "MLFLOW_TRACKING_AUTH",
+    "MLFLOW_TRACKING_AWS_SIGV4",
+)  # fmt: skip
+
+
+def run_script(
+    script: bytes,
+    script_name: str,
+    environment: Environment,
+    folder: Path,
+    *,
+    tracking_uri: str,
+    experiment_name: str,
+    token: str,
+    environment_vars: Mapping[str, str],
+    settings: Settings,
+    on_log: Callable[[str], None],
+) -> None:
+    """Run a script in `folder`, which holds pyproject.toml and uv.lock, and wait for its end; nothing it started stays.
+
+    `token` marks its runs and logged models (tag `asgard.deployment`) and its processes. `on_log` gets each line as it
+    is printed; `folder/output.log` keeps all. pyproject.toml, uv.lock and the script are put back as they were.
+    Raises ScriptFailed, ScriptOutOfMemory or ScriptTimeout with the last lines.
+    """
+    kept = {name: (folder / name).read_bytes() for name in ("pyproject.toml", "uv.lock")} | {script_name: script}
+    (folder / script_name).write_bytes(script)
+    with _surroundings(folder, token) as surroundings, (folder / LOG).open("wb") as log:
+        variables = {
+            **environment_vars,
+            **_variables(environment, surroundings, settings, tracking_uri),
+            "MLFLOW_EXPERIMENT_NAME": experiment_name,
+            "MLFLOW_RUN_CONTEXT": json.dumps({naming.TAG_DEPLOYMENT: token}),
+            naming.DEPLOYMENT_VARIABLE: token,
+        }
+        output = ScriptOutput(log, settings.training_output_limit_bytes, on_log)
+        try:
+            stopped, status = _run(environment.python, script_name, folder, variables, output, settings, token)
+        finally:
+            folder.mkdir(exist_ok=True)
+            for name, content in kept.items():
+                (folder / name).write_bytes(content)
+    if stopped is None and status is None:
+        stopped = ScriptFailed(f"{script_name} could not be run to its end: the process above it died.")
+    elif stopped is None and status:
+        stopped = ScriptFailed(describe(script_name, status, [*output.tail]))
+    if stopped is not None:
+        stopped.log_tail = [*output.tail]
+        raise stopped
+
+
+def log_tail(folder: Path) -> list[str]:
+    """The last lines of what a script that ran in this folder printed."""
+    with (folder / LOG).open("rb") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - 64 * 1024, 0))
+        return file.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
+
+
+def end_leftovers(token: str) -> None:
+    """End whatever a dead deploy's script left running, and remove its temporary folder."""
+    processes.end_marked(naming.DEPLOYMENT_VARIABLE, token)
+    rmtree(_temporary(token), ignore_errors=True)
+
+
+def _run(
+    python: Path,
+    script_name: str,
+    folder: Path,
+    variables: Mapping[str, str],
+    output: ScriptOutput,
+    settings: Settings,
+    token: str,
+) -> tuple[ScriptFailed | None, int | None]:
+    """Why the script was stopped, if it was; its wait status, if that is known. All its processes are gone."""
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", script_runner.__file__, str(python), script_name],
+        cwd=folder,
+        env=dict(variables),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as runner:
+        assert runner.stdin is not None
+        assert runner.stdout is not None
+        assert runner.stderr is not None
+        reader = threading.Thread(target=_read, args=(runner.stderr.fileno(), output), daemon=True)
+        reader.start()
+        try:
+            stopped = _watch(runner, output, settings)
+        finally:
+            runner.stdin.close()
+            _end(runner, token)
+        reader.join(_END_SECONDS)
+        status = runner.stdout.read()
+    output.close()
+    if stopped is None and output.passed_limit:
+        stopped = _printed_too_much(settings)
+    return stopped, int(status) if status else None
+
+
+def _watch(runner: subprocess.Popen[bytes], output: ScriptOutput, settings: Settings) -> ScriptFailed | None:
+    """Wait for the end of the script; what to raise where it passes a limit."""
+    deadline = time.monotonic() + settings.training_timeout_seconds
+    memory = quantities.to_bytes(settings.training_memory_limit)
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            runner.wait(_POLL_SECONDS)
+            return None
+        tree = processes.tree(runner.pid)
+        if processes.exceeds(tree, memory):
+            return ScriptOutOfMemory(
+                f"The script used more than {settings.training_memory_limit} of memory "
+                "(ASGARD_TRAINING_MEMORY_LIMIT) and was ended."
+            )
+        if len(tree) > settings.training_process_limit:
+            return ScriptFailed(
+                f"The script had more than {settings.training_process_limit} processes at once "
+                "(ASGARD_TRAINING_PROCESS_LIMIT) and was ended."
+            )
+        if output.passed_limit:
+            return _printed_too_much(settings)
+        if time.monotonic() > deadline:
+            return ScriptTimeout(
+                f"The script ran longer than {settings.training_timeout_seconds:g} s "
+                "(ASGARD_TRAINING_TIMEOUT_SECONDS) and was ended."
+            )
+
+
+def _printed_too_much(settings: Settings) -> ScriptFailed:
+    return ScriptFailed(
+        f"The script printed more than {settings.training_output_limit_bytes} bytes "
+        "(ASGARD_TRAINING_OUTPUT_LIMIT_BYTES) and was ended."
+    )
+
+
+def _end(runner: subprocess.Popen[bytes], token: str) -> None:
+    """Wait for the runner, which ends the tree; where the script has hurt it, end all by their marker."""
+    try:
+        ended = runner.wait(_END_SECONDS) == 0
+    except subprocess.TimeoutExpired:
+        ended = False
+    if not ended:
+        processes.end_marked(naming.DEPLOYMENT_VARIABLE, token)
+
+
+def _read(descriptor: int, output: ScriptOutput) -> None:
+    while data := os.read(descriptor, 64 * 1024):
+        output.feed(data)
+
+
+@dataclass(frozen=True)
+class _Surroundings:
+    home: Path
+    programs: Path
+    temporary: Path
+
+
+@contextmanager
+def _surroundings(folder: Path, token: str) -> Iterator[_Surroundings]:
+    """A home of the script's own, a folder with nothing but uv in it, and one for temporary files."""
+    home, programs, temporary = folder.with_name("home"), folder.with_name("programs"), _temporary(token)
+    home.mkdir(exist_ok=True)
+    programs.mkdir(exist_ok=True)
+    link = programs / "uv"
+    link.unlink(missing_ok=True)
+    link.symlink_to(find_uv_bin())
+    temporary.mkdir(mode=0o700)
+    try:
+        yield _Surroundings(home, programs, temporary)
+    finally:
+        rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(token: str) -> Path:
+    """Not in the deploy's folder: multiprocessing makes unix sockets there, whose paths may have 107 bytes."""
+    return Path(tempfile.gettempdir()) / f"asgard-{token}"
+
+
+def _variables(
+    environment: Environment, surroundings: _Surroundings, settings: Settings, tracking_uri: str
+) -> dict[str, str]:
+    inherited = _NETWORK if settings.mlflow_tracking_uri is None else (*_NETWORK, *_TRACKING_CREDENTIALS)
+    variables = {name: os.environ[name] for name in inherited if os.environ.get(name)}
+    if settings.mlflow_tracking_uri is None:
+        # The embedded server is on the loopback, where a proxy does not reach it.
+        for name in ("NO_PROXY", "no_proxy"):
+            variables[name] = ",".join(filter(None, (variables.get(name), "127.0.0.1,localhost")))
+    return variables | {
+        "PATH": os.pathsep.join([str(environment.path / "bin"), str(surroundings.programs), _SYSTEM_PATH]),
+        "HOME": str(surroundings.home),
+        "TMPDIR": str(surroundings.temporary),
+        "LANG": os.environ.get("LANG") or "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+        "MLFLOW_TRACKING_URI": tracking_uri,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }

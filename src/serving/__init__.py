@@ -1,0 +1,14 @@
+"""The model server that runs beside each model, and what starts and holds it; imports nothing else of asgard."""
+
+SERVER_REQUIREMENTS: tuple[str, ...] = (
+    "httptools>=0.6",
+    "numpy>=1.21",
+    "orjson>=3.9",
+    "pandas>=1.4",
+    "uvicorn>=0.23",
+    "uvloop>=0.17; sys_platform != 'win32'",
+)
+"""What the server needs beside a model and MLflow, as PEP 508 requirements. Low bounds, so that old pins satisfy them.
+
+MLflow is not among them: a model comes with the one that logged it, `mlflow` or `mlflow-skinny`; they must not mix.
+"""

@@ -1,0 +1,130 @@
+"""A bundle's model: loaded by MLflow, its input and output chosen once, checked before it serves."""
+
+import importlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from mlflow.models import utils as mlflow_utils
+from mlflow.pyfunc import PyFuncModel
+
+from . import inputs
+from .health import Predict, check
+from .metadata import describe, flavor
+from .problems import InvalidInput
+from .signatures import choose_input, features, input_schema, made_data
+
+log = logging.getLogger(__name__)
+
+_MODULES = {
+    "sklearn": ("sklearn.ensemble", "sklearn.linear_model", "sklearn.pipeline", "sklearn.compose", "skops.io"),
+    "xgboost": ("xgboost", "sklearn.base"),
+    "lightgbm": ("lightgbm", "sklearn.base"),
+    "catboost": ("catboost",),
+    "pytorch": ("torch",),
+    "statsmodels": ("statsmodels.api",),
+    "onnx": ("onnxruntime",),
+}
+"""What loading a model of a flavour imports, so that it is there before a worker is forked.
+
+Models of these flavours are plain functions of their input: what MLflow tracks around a predict is for others.
+"""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to be asked. `convert`: parsed JSON to the input of predict; `info`: the content of /metadata.
+
+    `explain`: what is wrong with the data, given what predict raised for it; None where the model itself failed.
+    """
+
+    convert: inputs.Convert
+    predict: Predict
+    explain: Callable[[Exception, Any], InvalidInput | None]
+    info: dict[str, Any]
+
+
+def preload(bundle: Path) -> None:
+    """Import what loading the bundle's model will import. What fails here is left for `load` to report."""
+    try:
+        flavors = Model.load(str(bundle / "model")).flavors
+    except Exception:
+        log.debug("cannot read the model yet", exc_info=True)
+        return
+    names = [flavors.get("python_function", {}).get("loader_module", "")]
+    for name in flavors:
+        names.extend(_MODULES.get(name, ()))
+    for name in filter(None, names):
+        try:
+            importlib.import_module(name)
+        except Exception:
+            log.debug("cannot import %s yet", name, exc_info=True)
+
+
+def load(bundle: Path) -> LoadedModel:
+    """Load and check the model of a bundle. Raises HealthCheckFailed, or whatever loading raised."""
+    path = bundle / "model"
+    model = mlflow.pyfunc.load_model(str(path))
+    convert = choose_input(model)
+    checked = check(model.metadata, path, convert, model.predict)
+    return LoadedModel(
+        convert,
+        choose_predict(model, convert),
+        partial(_explain, model),
+        describe(model.metadata, json.loads((bundle / "bundle.json").read_text()), checked),
+    )
+
+
+def choose_predict(model: PyFuncModel, convert: inputs.Convert) -> Predict:
+    """MLflow's predict, or what it calls once it has compared the input with the signature.
+
+    That comparison takes most of the time of a small model, and `convert` gives nothing that could fail it. It is left
+    out only where it changes nothing about a converted row.
+    """
+    schema = input_schema(model.metadata)
+    inner = getattr(model, "_predict_fn", None)
+    if (
+        schema is None
+        or inner is None
+        or flavor(model.metadata) not in _MODULES
+        or getattr(model.metadata.signature, "params", None)
+        or not all(getattr(spec, "required", True) for spec in schema.inputs)
+    ):
+        return model.predict
+    data = made_data(schema)
+    if data is None:
+        return model.predict
+    try:
+        row = convert(data)
+        same = _same(row, mlflow_utils._enforce_schema(row, schema))
+    except Exception:  # a private function of MLflow, so of another shape in another version
+        log.debug("the check of inputs stays", exc_info=True)
+        return model.predict
+    return inner if same else model.predict
+
+
+def _same(one: Any, other: Any) -> bool:
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+    if isinstance(one, pd.DataFrame):
+        return one.columns.equals(other.columns) and list(one.dtypes) == list(other.dtypes) and one.equals(other)
+    return bool(one.dtype == other.dtype and one.shape == other.shape and (one == other).all())
+
+
+def _explain(model: PyFuncModel, error: Exception, data: Any) -> InvalidInput | None:
+    if isinstance(error, MlflowException) and error.error_code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
+        return InvalidInput(str(error.message).splitlines()[0][:500], location="/data")
+    if model.metadata.signature is None and isinstance(error, ValueError | TypeError):
+        names, width = features(model)
+        return None if width is None else inputs.odd_cell(data, names)
+    return None

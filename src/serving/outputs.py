@@ -1,0 +1,107 @@
+"""What a model returned, as JSON."""
+
+import base64
+import datetime
+import decimal
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import orjson
+import pandas as pd
+
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
+
+
+class NotSerializable(TypeError):
+    """The model returned something that has no form in JSON."""
+
+
+def encode(prediction: Any) -> bytes:
+    """The body `{"predictions": ...}`.
+
+    Arrays and series become lists; a frame of one column the list of its values, of several a list of objects; missing
+    and infinite numbers become null, times ISO 8601, bytes base64. Raises NotSerializable.
+    """
+    content = {"predictions": plain(prediction)}
+    try:
+        return orjson.dumps(content, default=_default, option=_OPTIONS)
+    except TypeError:
+        # Keys that are no strings are rare and checking for them is slow, so only a second try allows them.
+        try:
+            return orjson.dumps(content, default=_default, option=_OPTIONS | orjson.OPT_NON_STR_KEYS)
+        except TypeError as error:
+            raise NotSerializable(str(error)) from error
+
+
+def plain(value: Any) -> Any:
+    """`value` with frames, series and arrays that orjson does not write itself turned into lists and objects."""
+    if isinstance(value, np.ndarray):
+        return _array(value)
+    if isinstance(value, pd.DataFrame):
+        return _frame(value)
+    if isinstance(value, pd.Series | pd.Index):
+        return _array(value.to_numpy())
+    return value
+
+
+def _array(array: np.ndarray) -> Any:
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if array.ndim == 0:
+        return array[()]  # a scalar that keeps its dtype
+    if kind in "biu" or (kind == "f" and size in (4, 8)):
+        return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    if kind == "f":
+        return array.astype("float32" if size < 4 else "float64")
+    if kind == "M":  # tolist would give nanoseconds as integers
+        texts = np.datetime_as_string(array).astype(object)
+        texts[np.isnat(array)] = None
+        return texts.tolist()
+    if kind == "m":
+        return [pd.Timedelta(value) for value in array.ravel()]
+    return array.tolist()
+
+
+def _frame(frame: pd.DataFrame) -> list[Any]:
+    columns = [_array(frame.iloc[:, position].to_numpy()) for position in range(frame.shape[1])]
+    listed = [column.tolist() if _exact_as_list(column) else list(column) for column in columns]
+    if len(listed) == 1:
+        return listed[0]
+    names = [str(name) for name in frame.columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*listed, strict=True)]
+
+
+def _exact_as_list(column: Any) -> bool:
+    # A float32 turned into a Python float shows digits that the model never gave, so those stay numpy scalars.
+    return isinstance(column, np.ndarray) and not (column.dtype.kind == "f" and column.dtype.itemsize < 8)
+
+
+def _default(value: Any) -> Any:
+    """The hook that orjson calls for what it does not know."""
+    if value is pd.NA or value is pd.NaT:
+        return None
+    if isinstance(value, datetime.date | datetime.time):  # subclasses such as pandas.Timestamp
+        return value.isoformat()
+    if isinstance(value, datetime.timedelta):
+        return pd.Timedelta(value).isoformat()
+    if isinstance(value, decimal.Decimal):
+        return orjson.Fragment(str(value)) if value.is_finite() else None
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(bytes(value)).decode()
+    if isinstance(value, float):  # subclasses
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, np.ndarray | pd.DataFrame | pd.Series | pd.Index):
+        return plain(value)
+    for method in (
+        "model_dump",
+        "tolist",
+        "to_dict",
+    ):  # pydantic models; arrays and tensors; what pandas and MLflow make
+        if callable(getattr(value, method, None)):
+            return getattr(value, method)()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Iterable):
+        return list(value)
+    raise TypeError(f"a {type(value).__name__} has no form in JSON")

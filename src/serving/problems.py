@@ -1,0 +1,50 @@
+"""Answers that are not predictions, as problem details (RFC 9457)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+import orjson
+
+JSON = b"application/json"
+PROBLEM_JSON = b"application/problem+json"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer, whatever protocol carries it. `headers`: besides content type and length; names in lower case."""
+
+    body: bytes
+    status: int = 200
+    content_type: bytes = JSON
+    headers: Mapping[bytes, bytes] = field(default_factory=dict)
+
+
+class InvalidInput(ValueError):
+    """The caller's data does not fit the model. `location`: a JSON pointer (RFC 6901) into the body, where known."""
+
+    def __init__(self, detail: str, *, location: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.location = location
+
+
+def problem(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    pointer: str | None = None,
+    headers: Mapping[bytes, bytes] | None = None,
+) -> Answer:
+    """A problem details object. `code`: stable, for programs; `detail`: for people; `pointer`: the part of the body."""
+    content: dict[str, object] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+    }
+    if pointer is not None:
+        content["pointer"] = pointer
+    return Answer(orjson.dumps(content), status, PROBLEM_JSON, headers or {})

@@ -1,0 +1,73 @@
+"""Processes as the operating system shows them. Without /proc, memory is not seen and counts as none."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+_PASSED = {"PATH", "HOME", "LANG", "TMPDIR"}
+_PROXY = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
+_CERTIFICATES = {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}
+
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a model's processes may inherit; above all none of the credentials of whoever deploys."""
+    passed = _PASSED | _PROXY | {name.lower() for name in _PROXY} | _CERTIFICATES
+    return {name: value for name, value in environment.items() if name in passed}
+
+
+def worker_environment(
+    clean: Mapping[str, str], user: Mapping[str, str], bundle: str, millicores: int
+) -> dict[str, str]:
+    """A worker's whole environment. What the user set wins, except where the server is found."""
+    threads = str(max(1, -(-millicores // 1000)))
+    search = os.pathsep.join(filter(None, (str(Path(bundle, "server")), user.get("PYTHONPATH"))))
+    return {
+        **clean,
+        **dict.fromkeys(_THREADS, threads),
+        "PYTHONUNBUFFERED": "1",  # what a model prints is in the log at once
+        "MLFLOW_DISABLE_TELEMETRY": "true",  # starts a thread, which does not survive the fork
+        **user,
+        "PYTHONPATH": search,
+    }
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; one that has ended and was not waited for does not."""
+    try:
+        os.kill(pid, 0)
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return not Path("/proc/self/stat").exists()
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process and its descendants."""
+    total = 0
+    with contextlib.suppress(OSError):
+        total = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                for child in (thread / "children").read_text().split():
+                    total += resident_bytes(int(child))
+    return total
+
+
+def kill_group(pid: int) -> None:
+    """SIGKILL a group by its leader, also one whose leader has ended; tolerant of what is gone."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)

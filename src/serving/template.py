@@ -1,0 +1,95 @@
+"""Starts workers by forking a process that has imported everything: a dead one is back in half a second.
+
+Only imports happen before a fork: no thread runs and no library has opened a thread pool, both of which do not survive
+one.
+"""
+
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from . import worker
+from .model import preload
+
+
+def run(control: socket.socket, bundle: Path) -> None:
+    """Fork a worker for each byte received, until the stream ends.
+
+    With each byte come three descriptors: the listening socket, the worker's status socket, a pipe for its output.
+    Answers are JSON lines: {"event": "imported"}, {"event": "forked", "pid": n}, {"event": "exited", "pid": n, "code":
+    n}, the code as `os.waitstatus_to_exitcode` gives it.
+    """
+    control.set_inheritable(False)
+    preload(bundle)
+    gc.collect()
+    gc.freeze()  # the collector would write to, and so copy, every page that the workers share
+    woken, wake = os.pipe()
+    for end in (woken, wake):
+        os.set_blocking(end, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    _tell(control, event="imported")
+    with selectors.DefaultSelector() as selector:
+        selector.register(control, selectors.EVENT_READ)
+        selector.register(woken, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is control:
+                    message, descriptors, _flags, _address = socket.recv_fds(control, 1, 3)
+                    if not message:
+                        return
+                    pid = os.fork()
+                    if pid == 0:
+                        selector.close()
+                        _become_worker(control, (woken, wake), descriptors, bundle)
+                    for descriptor in descriptors:
+                        os.close(descriptor)
+                    _tell(control, event="forked", pid=pid)
+                else:
+                    os.read(woken, 4096)
+            _reap(control)
+
+
+def _reap(control: socket.socket) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        _tell(control, event="exited", pid=pid, code=os.waitstatus_to_exitcode(status))
+
+
+def _become_worker(control: socket.socket, wakeup: tuple[int, int], descriptors: list[int], bundle: Path) -> None:
+    """In the child; does not return."""
+    code = 1
+    try:
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        control.close()
+        listener, status, output = descriptors
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        for descriptor in (output, *wakeup):
+            os.close(descriptor)
+        if "numpy" in sys.modules:
+            sys.modules["numpy"].random.seed()  # or all workers would draw the same numbers
+        code = worker.run(socket.socket(fileno=listener), socket.socket(fileno=status), bundle)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _tell(control: socket.socket, **fields: object) -> None:
+    try:
+        control.sendall(json.dumps(fields).encode() + b"\n")
+    except OSError:
+        sys.exit(0)  # the parent is gone

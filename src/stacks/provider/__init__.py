@@ -1,0 +1,1 @@
+"""The native Pulumi provider `asgard`: Asgard's own resources."""

@@ -1,0 +1,41 @@
+"""What tests of several folders need: a cache folder, the Pulumi CLI, and a PATH with its language host."""
+
+import os
+from pathlib import Path
+
+import pytest
+from platformdirs import user_cache_path
+from pulumi.automation import PulumiCommand
+
+from asgard.platform import engine_install
+from asgard.settings import Settings
+
+from .standins import path_with_cli
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the caller's settings nor what an earlier test's MLflow has left in the environment."""
+    for name in list(os.environ):
+        if name.startswith(("ASGARD_", "MLFLOW_TRACKING_")) and name not in ("ASGARD_TEST_CACHE", "ASGARD_CACHE_DIR"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def test_cache() -> Path:
+    """Folder of what tests may keep from run to run; `ASGARD_TEST_CACHE`, else in the user's cache folder."""
+    folder = Path(os.environ.get("ASGARD_TEST_CACHE") or user_cache_path("asgard-tests"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pulumi_command() -> PulumiCommand:
+    """The CLI that `make setup` has found or installed."""
+    return engine_install.find_or_install(Settings(), lambda line: print(line, flush=True))  # noqa: T201
+
+
+@pytest.fixture(scope="session")
+def pulumi_path(pulumi_command: PulumiCommand, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A PATH on which that CLI is found, with a Python language host and the provider `asgard`."""
+    return path_with_cli(Path(pulumi_command.command), tmp_path_factory.mktemp("language-host"))

@@ -1,0 +1,121 @@
+"""Each flavour: trained by a posted script, deployed, and equal to `mlflow.pyfunc` on the same rows."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .live import HTTP, Live
+
+DATA = """
+import mlflow
+import numpy as np
+import pandas as pd
+X = pd.DataFrame(np.random.default_rng(0).normal(size=(200, 4)), columns=list("abcd"))
+y = (X["a"] + X["b"] > 0).astype(int)
+"""
+
+FLAVOURS = {
+    "sklearn": (
+        ["mlflow", "scikit-learn", "pandas"],
+        """
+from sklearn.linear_model import LogisticRegression
+with mlflow.start_run():
+    mlflow.sklearn.log_model(LogisticRegression().fit(X, y), name="model", input_example=X.head(2))
+""",
+    ),
+    "xgboost": (
+        ["mlflow", "xgboost-cpu", "scikit-learn", "pandas"],
+        """
+import xgboost
+with mlflow.start_run():
+    model = xgboost.XGBClassifier(n_estimators=5).fit(X, y)
+    mlflow.xgboost.log_model(model, "model", input_example=X.head(2))
+""",
+    ),
+    "lightgbm": (
+        ["mlflow", "lightgbm", "scikit-learn", "pandas"],
+        """
+import lightgbm
+with mlflow.start_run():
+    model = lightgbm.LGBMClassifier(n_estimators=5, verbose=-1).fit(X, y)
+    mlflow.lightgbm.log_model(model, name="model", input_example=X.head(2))
+""",
+    ),
+    "statsmodels": (
+        ["mlflow", "statsmodels", "pandas"],
+        """
+import statsmodels.api as sm
+with mlflow.start_run():
+    mlflow.statsmodels.log_model(sm.OLS(X["a"] + 2 * X["b"], X).fit(), name="model", input_example=X.head(2))
+""",
+    ),
+    # The newest release with one wheel for all; later ones want gigabytes of CUDA from the package index.
+    "pytorch": (
+        ["mlflow", "torch==1.12.1"],
+        """
+import torch
+torch.manual_seed(0)
+with mlflow.start_run():
+    mlflow.pytorch.log_model(torch.nn.Linear(4, 1), "model", input_example=X.head(2))
+""",
+    ),
+    "pyfunc": (
+        ["mlflow-skinny", "pandas"],
+        """
+class Sum(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return pd.DataFrame({"sum": model_input.sum(axis=1), "positive": model_input.sum(axis=1) > 0})
+with mlflow.start_run():
+    mlflow.pyfunc.log_model("model", python_model=Sum(), input_example=X.head(2))
+""",
+    ),
+}
+
+RECORDS = [{"a": 0.5, "b": -1.0, "c": 0.0, "d": 2.0}, {"a": -3.0, "b": 1.5, "c": 1.0, "d": 0.0}]
+
+REFERENCE = """
+import json, sys
+import mlflow.pyfunc, pandas as pd
+predictions = mlflow.pyfunc.load_model(sys.argv[1]).predict(pd.DataFrame(json.loads(sys.argv[2])))
+if isinstance(predictions, pd.DataFrame) and len(predictions.columns) == 1:
+    predictions = predictions.iloc[:, 0]
+if isinstance(predictions, pd.DataFrame):
+    print(predictions.to_json(orient="records", double_precision=15))
+else:
+    print(json.dumps(pd.Series(predictions).tolist()))
+"""
+
+
+def reference(live: Live, model: str) -> list[Any]:
+    """What `mlflow.pyfunc` says, in the model's own environment, to the rows that the server is asked."""
+    desired = json.loads((live.data_dir / "models" / model / "desired.json").read_text())
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    output = subprocess.run(
+        [desired["python"], "-c", REFERENCE, str(Path(desired["bundle"]) / "model"), json.dumps(RECORDS)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    answer: list[Any] = json.loads(output.strip().splitlines()[-1])
+    return answer
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_answers_equal_those_of_mlflow_pyfunc(live: Live, flavour: str) -> None:
+    requirements, script = FLAVOURS[flavour]
+    name = f"flavour-{flavour}"
+    answer = live.deploy(DATA + script, name, requirements=requirements)
+    url = answer["inference_url"]
+    expected = reference(live, name)
+    by_records = HTTP.post(f"{url}/predict", json={"data": RECORDS}, timeout=60).json()["predictions"]
+    by_rows = HTTP.post(f"{url}/predict", json={"data": [list(row.values()) for row in RECORDS]}, timeout=60)
+    expected = [pytest.approx(value, rel=1e-6) for value in expected]
+    assert by_records == expected
+    assert by_rows.json()["predictions"] == expected
+    metadata = HTTP.get(f"{url}/metadata").json()
+    assert metadata["health_check"] == "input_example"

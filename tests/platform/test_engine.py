@@ -1,0 +1,239 @@
+"""The real Pulumi CLI and file backend; the resource is one that only remembers what it was asked."""
+
+import json
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from pulumi import automation as auto
+
+from asgard.errors import DeployInProgress, InfrastructureFailed
+from asgard.platform import secrets, stackfile
+from asgard.platform.engine import Engine, Watches
+from asgard.settings import Settings
+from asgard.stacks.provider.local_server import TYPE
+from asgard.stacks.provider.resource import Properties, Resource
+from asgard.stacks.provider.servicer import serve
+from asgard.stacks.spec import DeploymentConfig, ModelSpec, Release
+
+
+class World:
+    """What serves, by model, and what was asked."""
+
+    def __init__(self) -> None:
+        self.serving: dict[str, Properties] = {}
+        self.calls: list[str] = []
+        self.failure: str | None = None
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def resource(self) -> Resource:
+        return Resource(
+            token=TYPE,
+            create=lambda inputs: (inputs["name"], self._apply("create", inputs)),
+            read=lambda name, inputs, outputs: (self.serving[name], outputs) if name in self.serving else None,
+            update=lambda _, inputs, outputs: self._apply("update", inputs),
+            delete=self._delete,
+            preview=lambda inputs, outputs: outputs,
+        )
+
+    def _apply(self, call: str, inputs: Properties) -> Properties:
+        self.calls.append(call)
+        self.gate.wait(60)
+        if self.failure:
+            raise RuntimeError(self.failure)
+        self.serving[inputs["name"]] = inputs
+        return {"url": f"http://127.0.0.1:{inputs['port']}", "image_uri": "file:///bundle", "directory": "/x"}
+
+    def _delete(self, name: str, outputs: Properties) -> None:
+        self.calls.append("delete")
+        self.serving.pop(name, None)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path)
+
+
+@pytest.fixture
+def engine(settings: Settings, world: World, pulumi_command: auto.PulumiCommand) -> Iterator[Engine]:
+    server, port = serve({TYPE: world.resource()})
+    yield Engine(settings, pulumi_command, {"asgard": port}, Watches())
+    server.stop(0)
+
+
+def write(settings: Settings, model: str = "iris", *, replicas: int = 1, version: int = 1) -> None:
+    spec = ModelSpec(
+        name=model,
+        target="local",
+        namespace="asgard",
+        deployment=DeploymentConfig(replicas=replicas),
+        port=20001,
+        release=Release(version=version, run_id="1234e56", digest="sha256:" + "0" * 64, bundle="mlflow-artifacts:/1"),
+    )
+    path = stackfile.path_of(settings.stacks_dir, model)
+    stackfile.write(path, stackfile.StackFile(spec, {"API_KEY": "s3cret"}), secrets.passphrase(settings))
+
+
+def up(engine: Engine, model: str = "iris", *, refresh: bool = False) -> str:
+    outputs = engine.up(model, token="t", on_log=lambda _: None, refresh=refresh)
+    return str(outputs["deployment_id"])
+
+
+def test_the_first_up_makes_the_stack_and_a_second_changes_nothing(
+    engine: Engine, settings: Settings, world: World
+) -> None:
+    write(settings)
+    assert up(engine) == "iris-v1-1234e5"
+    before = stackfile.path_of(settings.stacks_dir, "iris").read_text()
+    assert up(engine) == "iris-v1-1234e5"
+    assert world.calls == ["create"]
+    assert stackfile.path_of(settings.stacks_dir, "iris").read_text() == before
+
+
+def test_whole_numbers_and_secrets_reach_the_resource_as_they_are(
+    engine: Engine, settings: Settings, world: World
+) -> None:
+    write(settings, replicas=3)
+    up(engine)
+    assert world.serving["iris"]["environment"] == {"API_KEY": "s3cret"}
+    assert repr(world.serving["iris"]["replicas"]) == "3"
+
+
+def test_no_secret_stands_in_the_clear_in_state_or_stack_file(engine: Engine, settings: Settings) -> None:
+    write(settings)
+    up(engine)
+    files = [path for path in settings.data_dir.rglob("*") if path.is_file()]
+    assert any(path.name == "iris.json" for path in files)
+    assert not [path for path in files if b"s3cret" in path.read_bytes()]
+
+
+def test_a_failed_update_keeps_the_former_state_and_says_why(engine: Engine, settings: Settings, world: World) -> None:
+    write(settings)
+    up(engine)
+    write(settings, version=2)
+    world.failure = "the new version does not load"
+    with pytest.raises(InfrastructureFailed, match="the new version does not load"):
+        up(engine)
+    world.failure = None
+    write(settings, version=1)
+    world.calls.clear()
+    assert up(engine) == "iris-v1-1234e5"
+    assert world.calls == []
+
+
+def test_a_refresh_finds_what_really_serves(engine: Engine, settings: Settings, world: World) -> None:
+    write(settings)
+    up(engine)
+    world.serving["iris"] = world.serving["iris"] | {"replicas": 0}
+    world.calls.clear()
+    up(engine, refresh=True)
+    assert world.calls == ["update"]
+    assert world.serving["iris"]["replicas"] == 1
+
+
+def test_destroy_takes_resource_and_stack_and_can_be_repeated(engine: Engine, settings: Settings, world: World) -> None:
+    write(settings)
+    up(engine)
+    assert engine.destroy("iris", token="t", on_log=lambda _: None)
+    assert world.serving == {}
+    assert not engine.destroy("iris", token="t", on_log=lambda _: None)
+
+
+def test_ten_models_at_once_all_succeed(engine: Engine, settings: Settings, world: World) -> None:
+    models = [f"model-{number}" for number in range(10)]
+    for model in models:
+        write(settings, model)
+    with ThreadPoolExecutor(10) as pool:
+        ids = list(pool.map(lambda model: up(engine, model), models))
+    assert ids == [f"{model}-v1-1234e5" for model in models]
+    assert sorted(world.serving) == sorted(models)
+
+
+def test_a_stack_that_another_driver_works_on_is_in_progress(engine: Engine, settings: Settings, world: World) -> None:
+    write(settings)
+    up(engine)
+    write(settings, replicas=2)
+    world.gate.clear()
+    world.calls.clear()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(up, engine)
+        while "update" not in world.calls:
+            assert not first.done()
+        with pytest.raises(DeployInProgress):
+            up(engine)
+        world.gate.set()
+        first.result()
+
+
+def lock_of(settings: Settings, **holder: object) -> None:
+    lock = settings.data_dir / "backend/.pulumi/locks/organization/asgard-models/iris/0.json"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.write_text(json.dumps({"username": "u", "hostname": socket.gethostname(), **holder}))
+
+
+def test_a_lock_whose_holder_is_gone_is_freed(engine: Engine, settings: Settings) -> None:
+    write(settings)
+    up(engine)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    lock_of(settings, pid=gone.pid, timestamp="2026-01-01T00:00:00.5Z")
+    with pytest.raises(DeployInProgress):
+        up(engine)
+    engine.free_dead_lock("iris")
+    assert up(engine) == "iris-v1-1234e5"
+
+
+def test_a_lock_whose_holders_number_was_given_to_a_later_process_is_freed(engine: Engine, settings: Settings) -> None:
+    write(settings)
+    up(engine)
+    lock_of(settings, pid=os.getpid(), timestamp="2026-01-01T00:00:00Z")
+    engine.free_dead_lock("iris")
+    assert up(engine) == "iris-v1-1234e5"
+
+
+@pytest.mark.parametrize("holder", [{"pid": os.getpid()}, {"pid": 1, "hostname": "another"}])
+def test_a_lock_whose_holder_lives_or_is_elsewhere_stays(
+    engine: Engine, settings: Settings, holder: dict[str, object]
+) -> None:
+    write(settings)
+    up(engine)
+    lock_of(settings, timestamp=datetime.now(UTC).isoformat(), **holder)
+    engine.free_dead_lock("iris")
+    with pytest.raises(DeployInProgress):
+        up(engine)
+
+
+def test_recovery_brings_the_state_in_line_with_what_is(engine: Engine, settings: Settings, world: World) -> None:
+    write(settings)
+    up(engine)
+    world.serving.clear()
+    engine.recover("iris", token="t")
+    world.calls.clear()
+    up(engine)
+    assert world.calls == ["create"]
+
+
+def test_recovery_of_a_stack_that_never_came_to_be_is_nothing(engine: Engine) -> None:
+    engine.recover("iris", token="t")
+
+
+def test_a_project_folder_that_a_team_made_is_not_overwritten(
+    settings: Settings, pulumi_command: auto.PulumiCommand
+) -> None:
+    settings.stacks_dir.mkdir(parents=True)
+    (settings.stacks_dir / "Pulumi.yaml").write_text("name: asgard-models\nruntime: python\n# ours\n")
+    Engine(settings, pulumi_command, {}, Watches())
+    assert "# ours" in (settings.stacks_dir / "Pulumi.yaml").read_text()
+    assert (settings.stacks_dir / "__main__.py").exists()

@@ -1,0 +1,49 @@
+"""Why a script ended badly, from its wait status and its last lines."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asgard.platform.script_failures import describe
+
+
+def ended(tmp_path: Path, source: str) -> str:
+    (tmp_path / "train.py").write_text(source)
+    run = subprocess.run([sys.executable, "train.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    status = -run.returncode if run.returncode < 0 else run.returncode << 8
+    return describe("train.py", status, (run.stdout + run.stderr).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("x = 1\nraise ValueError('bad value')\n", "train.py failed at line 2: ValueError: bad value"),
+        ("def f():\n    raise KeyError\n\nf()\n", "train.py failed at line 2: KeyError"),
+        ("import json\n\njson.loads('{')\n", "train.py failed at line 3: json.decoder.JSONDecodeError: Expecting"),
+        ("x = 1\ny = = 2\n", "train.py failed at line 2: SyntaxError: invalid syntax"),
+        ("import no_such\n", "train.py failed at line 1: ModuleNotFoundError: No module named 'no_such'"),
+        ("import sys\nsys.exit('no data today')\n", "train.py exited with code 1: no data today"),
+        ("import sys\nsys.exit(3)\n", "train.py exited with code 3."),
+        ("import os\nprint('last words', flush=True)\nos._exit(4)\n", "train.py exited with code 4: last words"),
+        ("try:\n    1 / 0\nexcept Exception:\n    raise OSError('x')\n", "train.py failed at line 4: OSError: x"),
+    ],
+)  # fmt: skip
+def test_the_end_of_a_script_in_a_sentence(tmp_path: Path, source: str, told: str) -> None:
+    assert ended(tmp_path, source).startswith(told)
+
+
+def test_an_earlier_traceback_is_not_why_a_script_exited_with_a_code_of_its_own(tmp_path: Path) -> None:
+    source = (
+        "import sys, traceback\ntry:\n    1 / 0\nexcept ZeroDivisionError:\n    traceback.print_exc()\nsys.exit(7)\n"
+    )
+    assert ended(tmp_path, source).startswith("train.py exited with code 7")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+def test_a_signal_is_named(number: signal.Signals) -> None:
+    assert describe("train.py", int(number), []).startswith(
+        f"train.py was killed by signal {int(number)} ({number.name})."
+    )

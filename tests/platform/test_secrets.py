@@ -1,0 +1,52 @@
+import stat
+from pathlib import Path
+
+import pytest
+
+from asgard.platform import secrets
+from asgard.platform.secrets import Cipher, WrongPassphrase
+from asgard.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _no_passphrase_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PULUMI_CONFIG_PASSPHRASE", raising=False)
+    monkeypatch.delenv("PULUMI_CONFIG_PASSPHRASE_FILE", raising=False)
+
+
+def test_a_passphrase_is_made_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    first = secrets.passphrase(settings)
+    assert len(first) >= 32
+    assert secrets.passphrase(settings) == first
+    assert stat.S_IMODE((tmp_path / "passphrase").stat().st_mode) == 0o600
+
+
+def test_a_passphrase_file_that_is_given_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").write_text("given\n")
+    monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE_FILE", str(tmp_path / "mine"))
+    assert secrets.passphrase(Settings(data_dir=tmp_path / "data")) == "given"
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_passphrase_that_is_given_reaches_the_engine_through_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "given")
+    assert secrets.passphrase_file(Settings(data_dir=tmp_path)).read_text() == "given"
+
+
+def test_what_one_cipher_encrypts_another_of_the_same_salt_decrypts() -> None:
+    cipher = Cipher("phrase")
+    assert Cipher("phrase", cipher.encryption_salt).decrypt(cipher.encrypt("tëxt")) == "tëxt"
+
+
+def test_another_passphrase_does_not_open_the_salt() -> None:
+    with pytest.raises(WrongPassphrase):
+        Cipher("other", Cipher("phrase").encryption_salt)
+
+
+def test_what_the_pulumi_cli_encrypts_is_read() -> None:
+    # `pulumi stack init x` and `pulumi config set --secret A tëxt` of 3.255.0, passphrase "phrase".
+    cipher = Cipher("phrase", "v1:jYADgboZWwo=:v1:jv0Cd/1QAv/b/Ft9:2UM4WzikDj/GrZ3we5Oa6QvYp6hKog==")
+    assert cipher.decrypt("v1:aOr3q5WffAOBKI9n:9ffl+Du2FBIxpxbyo31/oZnbVirB") == "tëxt"

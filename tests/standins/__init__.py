@@ -1,0 +1,35 @@
+"""What tests use in place of things that are not to be had everywhere. README.md says what stands in for what."""
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+LANGUAGE_HOST = "pulumi-language-python"
+EXECUTOR = "pulumi-language-python-exec"
+
+
+def path_with_cli(cli: Path, folder: Path) -> str:
+    """A PATH on which the given Pulumi CLI is found with a Python language host: its own, else the stand-in.
+
+    First on it are the executables of the environment that runs the tests (`pulumi-resource-asgard`). `folder`: where
+    the stand-in's launcher is put.
+    """
+    entries = [str(Path(sys.executable).parent), str(cli.parent)]
+    if not (cli.resolve().parent / LANGUAGE_HOST).exists() and shutil.which(LANGUAGE_HOST) is None:
+        entries.append(str(_language_host(cli, folder)))
+    return os.pathsep.join([*entries, os.environ.get("PATH", os.defpath)])
+
+
+def _language_host(cli: Path, folder: Path) -> Path:
+    executor = cli.resolve().parent / EXECUTOR
+    assert executor.exists(), (
+        f"{cli} has neither {LANGUAGE_HOST} nor {EXECUTOR} beside it: take it off PATH for one that is whole."
+    )
+    host = Path(__file__).parent / "language_host" / "host.py"
+    launcher = folder / LANGUAGE_HOST
+    command = shlex.join([sys.executable, str(host), "--use-executor", str(executor)])
+    launcher.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+    launcher.chmod(0o755)
+    return folder
