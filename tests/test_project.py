@@ -49,7 +49,8 @@ def test_the_commands_can_be_started() -> None:
 
 
 def test_make_lists_its_targets() -> None:
-    listed = subprocess.run(["make", "help"], cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
+    command = ["make", "--no-print-directory", "help"]
+    listed = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
     targets = {line.split()[0] for line in listed.splitlines() if len(line.split()) > 1}
     assert targets == {"help", "setup", "demo", "test", "check", "serve", "bench", "clean"}
 

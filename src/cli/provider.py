@@ -15,6 +15,7 @@ import grpc
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc
 
 from ..errors import AsgardError
+from ..serving import control
 from ..serving.desired import ApplyFailed
 from ..settings import Settings
 from ..stacks.provider import servicer
@@ -40,7 +41,7 @@ def main() -> None:
         local = resource(_runtime(load(), reporter(sys.argv[1:])))
     except AsgardError as error:
         sys.exit(error.message)
-    server, port = servicer.serve({local.token: local})
+    server, port = servicer.serve({local.token: local}, control.cancel)
     print(port, flush=True)  # noqa: T201 - the protocol
     # An engine that was killed says nothing, and what is done after its end nobody records.
     while os.getppid() == engine:
@@ -73,7 +74,9 @@ def reporter(arguments: Sequence[str]) -> Report:
 
 
 def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    os._exit(0)
+    # Control-C reaches the engine too, which then cancels what is under way and waits for what became of it.
+    if number == signal.SIGTERM or not control.applying():
+        os._exit(0)
 
 
 def _runtime(settings: Settings, report: Report) -> LocalRuntime:

@@ -14,7 +14,14 @@ from typing import Any
 import structlog
 
 from .. import naming
-from ..errors import AsgardError, DeployInProgress, ModelNotFound, NoModelLogged, ScriptFailed
+from ..errors import (
+    AsgardError,
+    DeployInProgress,
+    ModelNotFound,
+    NoModelLogged,
+    ScriptFailed,
+    TrackingUnavailable,
+)
 from ..progress import OnProgress, Progress, Stage
 from ..settings import Settings
 from ..stacks.provider import local_server
@@ -124,6 +131,7 @@ def destroy(tools: Tools, model: str, on_progress: OnProgress, *, purge: bool = 
     """Take down the model's stack and its file. `purge`: also its registered model, with runs' artifacts."""
     settings = tools.settings
     with model_lock(settings.data_dir, model):
+        _stage(on_progress, "queue", f"Looking for what an earlier operation on {model} left")
         recover(tools, model)
         path = stackfile.path_of(settings.stacks_dir, model)
         _stage(on_progress, "infrastructure", f"Destroying the stack {model}")
@@ -245,7 +253,11 @@ def _train(
                 log_tail=training.log_tail(project),
             )
     except ScriptFailed as error:
-        error.run_id = _keep_traces(tools, request, entry, project, run_id=None)
+        try:
+            error.run_id = _keep_traces(tools, request, entry, project, run_id=None)
+        except TrackingUnavailable:
+            # Why the script failed is what matters, and MLflow's end may well be the reason.
+            _log.exception("the failed script's traces could not be kept", model=request.model_name)
         raise
     _keep_traces(tools, request, entry, project, run_id=trained.run_id)
     return trained

@@ -21,8 +21,9 @@ def allocate(taken: Container[int]) -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens on it."""
+    """Whether nobody listens on it; connections that the kernel remembers of a server that ended do not count."""
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError:

@@ -34,9 +34,13 @@ from .mlflow_server import EmbeddedMlflow
 from .registry import ModelVersion, RegisteredModel
 from .requests import DeployRequest
 from .status import PlatformStatus, StatusMonitor
+from .tracking import Tracking
 
 READY_SECONDS = 900.0
 """How long a deploy waits for an API that still starts: a Pulumi CLI may have to be built first."""
+
+STARTING_SECONDS = 30.0
+"""How long reading waits for an MLflow that still starts."""
 
 PUT_RIGHT_SECONDS = 15.0
 """Between attempts to undo what an earlier process left, while MLflow or the engine does not let it."""
@@ -85,15 +89,24 @@ class Platform:
 
     def models(self) -> list[RegisteredModel]:
         """All registered models."""
-        return registry.list_models(mlflow_server.tracking(self._settings))
+        return registry.list_models(self._reachable())
 
     def model(self, name: str) -> tuple[RegisteredModel, list[ModelVersion]]:
         """One registered model and its versions, newest first. Raises ModelNotFound."""
-        return registry.get_model(mlflow_server.tracking(self._settings), name)
+        return registry.get_model(self._reachable(), name)
 
     def status(self) -> PlatformStatus:
         """How the parts are; at once."""
         return self._status.read()
+
+    def _reachable(self) -> Tracking:
+        """The MLflow in use, waited for while it starts. Raises TrackingUnavailable soon where it does not answer."""
+        health = self._status.read().mlflow_status
+        if health == "starting" and self._mlflow is not None:
+            self._mlflow.wait(STARTING_SECONDS)
+        elif health == "unhealthy" and (trouble := mlflow_server.check(self._settings)) is not None:
+            raise TrackingUnavailable(f"MLflow cannot be used: {trouble}. GET /mlops/status says when it is back.")
+        return mlflow_server.tracking(self._settings)
 
     def _prepare(self) -> None:
         watches = Watches()

@@ -32,6 +32,10 @@ _SOCKET_PATH_MAX = 100
 """Bytes; the limit is 108 on Linux and 104 on macOS."""
 
 
+_applying: set[socket.socket] = set()
+"""Connections over which this process waits for an apply."""
+
+
 class _NoAnswer(Exception):
     """There is no parent, or it ended before it took the request."""
 
@@ -69,6 +73,18 @@ def apply(
         if started is None or started.poll() is not None:
             started = _start_parent(model_dir)
         time.sleep(0.03)
+
+
+def applying() -> bool:
+    """Whether this process waits for an apply."""
+    return bool(_applying)
+
+
+def cancel() -> None:
+    """Take back what this process has asked to apply: each such call ends with ApplyFailed, reason `Cancelled`."""
+    for connection in tuple(_applying):
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_WR)
 
 
 def status(model_dir: Path) -> Status | None:
@@ -148,8 +164,13 @@ def _request(model_dir: Path, request: Mapping[str, Any], timeout_seconds: float
             connection.sendall(json.dumps(request).encode() + b"\n")
         except (FileNotFoundError, ConnectionError) as error:
             raise _NoAnswer from error
-        with connection.makefile("rb") as lines:
-            yield _answers(lines)
+        try:
+            if request["command"] == "apply":
+                _applying.add(connection)
+            with connection.makefile("rb") as lines:
+                yield _answers(lines)
+        finally:
+            _applying.discard(connection)
 
 
 def _answers(lines: IO[bytes]) -> Iterator[dict[str, Any]]:

@@ -14,7 +14,7 @@ FILE = "desired.json"
 SOCKET = "control.sock"
 LOG = "logs/server.log"
 
-Reason = Literal["PortTaken", "OOMKilled", "Crashed", "Unhealthy", "Timeout"]
+Reason = Literal["PortTaken", "OOMKilled", "Crashed", "Unhealthy", "Timeout", "Cancelled"]
 """Why an apply failed. Crashed: a process ended or the model does not load; Unhealthy: it fails its health check."""
 
 

@@ -3,8 +3,8 @@
 A process of the standard library alone, in a session of its own: `python -I -m asgard.serving.parent MODEL_DIR`.
 Requests and answers on `control.sock` are JSON lines: {"command": "apply", "desired": ..., "environment": ...,
 "timeout_seconds": ...}, {"command": "status"} or {"command": "stop"}; answered by {"accepted": true}, any number of
-{"log": ...}, and {"done": ...} or {"failed": {"reason", "message", "log_tail"}}. A client that goes away while it
-applies takes its request back.
+{"log": ...}, and {"done": ...} or {"failed": {"reason", "message", "log_tail"}}. A client that goes away, or closes its
+writing end, while it applies takes its request back.
 """
 
 import asyncio
@@ -152,7 +152,8 @@ class Parent:
             self._log(f"apply failed: {error.reason}: {error.message}")
             _send(writer, failed={"reason": error.reason, "message": error.message, "log_tail": error.log_tail})
         except asyncio.CancelledError:
-            pass
+            message = "The apply was taken back; what ran before runs on."
+            _send(writer, failed={"reason": "Cancelled", "message": message, "log_tail": []})
         except Exception as error:
             self._log(traceback.format_exc())
             message = f"The model's parent failed: {error!r}"

@@ -285,6 +285,21 @@ def test_an_apply_whose_caller_dies_is_taken_back(parents: Parents) -> None:
     assert model.version() == "2"
 
 
+def test_a_cancelled_apply_says_so_and_what_ran_before_runs_on(parents: Parents) -> None:
+    model = parents.model()
+    model.apply()
+    before = model.status()
+    with ThreadPoolExecutor() as pool:
+        applied = pool.submit(model.apply, "slow-to-load", 2)
+        until(control.applying)
+        control.cancel()
+        with pytest.raises(ApplyFailed) as failed:
+            applied.result(30)
+    assert failed.value.reason == "Cancelled"
+    assert not control.applying()
+    assert model.status() == before
+
+
 def test_what_is_being_answered_is_finished_when_the_version_changes_and_when_the_model_is_stopped(
     parents: Parents,
 ) -> None:

@@ -3,7 +3,7 @@
 Protocol: https://github.com/pulumi/pulumi/blob/master/proto/pulumi/provider.proto
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -47,10 +47,14 @@ def _struct(properties: Properties) -> Struct:
 
 
 class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
-    """Answers the engine for the given resources. Calls of several stacks may come at the same time."""
+    """Answers the engine for the given resources. Calls of several stacks may come at the same time.
 
-    def __init__(self, resources: Mapping[str, Resource]) -> None:
+    `on_cancel`: called when an engine was told to stop. A provider that serves several engines cannot tell which.
+    """
+
+    def __init__(self, resources: Mapping[str, Resource], on_cancel: Callable[[], None]) -> None:
         self._resources = resources
+        self._on_cancel = on_cancel
 
     def _resource(self, urn: str) -> Resource:
         token = urn.split("::")[2].split("$")[-1]
@@ -80,6 +84,7 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
         return provider_pb2.ConfigureResponse(supportsPreview=True, acceptSecrets=False, acceptResources=False)
 
     def Cancel(self, request: Any, context: grpc.ServicerContext) -> Empty:  # noqa: N802, ARG002
+        self._on_cancel()
         return Empty()
 
     def Check(self, request: Any, context: grpc.ServicerContext) -> provider_pb2.CheckResponse:  # noqa: N802, ARG002
@@ -144,10 +149,10 @@ def _reported(context: grpc.ServicerContext) -> Iterator[None]:
         context.abort(grpc.StatusCode.UNKNOWN, str(error) or type(error).__name__)
 
 
-def serve(resources: Mapping[str, Resource]) -> tuple[grpc.Server, int]:
+def serve(resources: Mapping[str, Resource], on_cancel: Callable[[], None] = lambda: None) -> tuple[grpc.Server, int]:
     """Listen on a free loopback port; gives the running server and the port."""
     server = grpc.server(ThreadPoolExecutor(thread_name_prefix="pulumi-provider"))
-    provider_pb2_grpc.add_ResourceProviderServicer_to_server(ProviderServicer(resources), server)
+    provider_pb2_grpc.add_ResourceProviderServicer_to_server(ProviderServicer(resources, on_cancel), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     return server, port
