@@ -3,12 +3,17 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from ruamel.yaml import YAML
+
+from asgard.serving import control
 
 from .live import EXAMPLE, HTTP, Live, files, predict, wait_for
 
@@ -99,6 +104,28 @@ def _runs(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_an_up_that_is_interrupted_gives_back_what_served_and_the_next_one_succeeds(live: Live) -> None:
+    url = live.deploy(EXAMPLE.read_text(), "interrupted")["inference_url"]
+    before = pids_that_answer(url)
+    edit(live, "interrupted", lambda model: model["deployment"].update(cpu_limit="900m"))
+    serving = control.status(live.data_dir / "models" / "interrupted")
+    assert serving is not None
+    parent = psutil.Process(serving.parent_pid)
+    processes = set(parent.children(recursive=True))
+    command = [sys.executable, "-m", "asgard.cli", "pulumi", "--", "--non-interactive", "up", "--yes", "--skip-preview"]
+    with subprocess.Popen(
+        [*command, "-s", "interrupted"], env=live.environment, stdout=subprocess.PIPE, start_new_session=True
+    ) as up:
+        wait_for(lambda: set(parent.children(recursive=True)) - processes, "new workers start")
+        os.killpg(up.pid, signal.SIGINT)
+        up.communicate(timeout=60)
+    assert up.returncode != 0
+    assert pids_that_answer(url) == before
+    live.pulumi("up", "--yes", "--skip-preview", "-s", "interrupted")
+    live.pulumi("preview", "--expect-no-changes", "-s", "interrupted")
+    assert not pids_that_answer(url) & before
 
 
 def test_a_deploy_keeps_what_was_edited_by_hand_and_changes_only_the_release(live: Live) -> None:
