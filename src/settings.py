@@ -1,10 +1,10 @@
 """All settings, from the environment. Built once, passed in."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from platformdirs import user_cache_path, user_data_path
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 # Commands and the engine run in folders of their own, where a relative path would mean another place.
@@ -30,11 +30,35 @@ class Settings(BaseSettings):
     backend_url: str = Field(default_factory=lambda data: f"file://{data['data_dir'] / 'backend'}")
     """Pulumi backend of the stacks' state: `file://`, `s3://`, `gs://`, `azblob://`, … Default: in the data folder."""
 
-    target: Literal["local"] = "local"
-    """Where a model that is deployed for the first time runs: `local`, processes on this machine."""
+    target: Literal["local", "kubernetes"] = "local"
+    """Where a model that is deployed for the first time runs: `local`, processes on this machine, or `kubernetes`."""
 
     namespace: str = "asgard"
-    """Name of this environment; the Kubernetes namespace where there is one."""
+    """Name of this environment; on a cluster, the namespace of its models."""
+
+    registry: str | None = None
+    """Where images go: `ecr`, or `host[:port][/prefix]` of an OCI registry. Needed for the target `kubernetes`."""
+
+    base_image: str = "python:{python}-slim-bookworm"
+    """What a model's image is built on; `{python}` becomes its Python, as in `3.11`."""
+
+    image_platform: Literal["linux/amd64", "linux/arm64"] = "linux/amd64"
+    """Of the cluster's nodes."""
+
+    kube_context: str | None = None
+    """Context of the kubeconfig to use; default: its current one."""
+
+    rollout_timeout_seconds: Annotated[int, Field(gt=0)] = 300
+    """Seconds for a version's pods to be ready, image pull included; a model keeps what holds at its first deploy."""
+
+    pull_username: str | None = None
+    """User with which the cluster pulls images; for ECR the access key id of an IAM user. Default: the nodes' own."""
+
+    pull_password: SecretStr | None = None
+    """That user's password; for ECR the secret access key."""
+
+    aws_region: str = Field(default="eu-north-1", validation_alias=AliasChoices("AWS_REGION", "AWS_DEFAULT_REGION"))
+    """`AWS_REGION`, or `AWS_DEFAULT_REGION`: where the ECR is."""
 
     url: str = "http://127.0.0.1:8000"
     """Where the commands that speak HTTP find the API."""
@@ -77,3 +101,9 @@ class Settings(BaseSettings):
 
     shutdown_timeout_seconds: Annotated[int, Field(gt=0)] = 300
     """Seconds that a stopping API waits for running deploys; what is cut then is put right at the next start."""
+
+    @model_validator(mode="after")
+    def _has_what_its_target_needs(self) -> Self:
+        if self.target == "kubernetes" and self.registry is None:
+            raise ValueError("ASGARD_TARGET=kubernetes needs ASGARD_REGISTRY")
+        return self

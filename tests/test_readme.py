@@ -1,6 +1,7 @@
 import re
 from pathlib import Path
 
+from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -19,10 +20,11 @@ IN_A_FOLDER = {
 
 
 def row(name: str, field: FieldInfo) -> tuple[str, str, str]:
-    variable = field.validation_alias if isinstance(field.validation_alias, str) else f"ASGARD_{name.upper()}"
+    alias = field.validation_alias
+    variable = alias.choices[0] if isinstance(alias, AliasChoices) else alias or f"ASGARD_{name.upper()}"
     default = IN_A_FOLDER[name] if field.default is PydanticUndefined else f"`{field.default}`"
     meaning = (field.description or "").replace("\n", " ").removesuffix(".").replace(" Default: in the data folder", "")
-    return variable, "-" if field.default is None else default, meaning.removesuffix(".")
+    return str(variable), "-" if field.default is None else default, meaning.removesuffix(".")
 
 
 def test_the_settings_table_says_what_the_code_does() -> None:

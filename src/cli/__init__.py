@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import deploy, help_text, logs, operate, read, serve
+from . import deploy, help_text, logs, operate, read, serve, shared
 from .failures import INTERRUPTED, show_defect, told
 
 
@@ -34,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for module in (serve, deploy, read, logs, operate):
+for module in (serve, deploy, read, logs, operate, shared):
     module.add_commands(app)
 
 

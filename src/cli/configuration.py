@@ -14,6 +14,9 @@ def load() -> Settings:
         prefix = Settings.model_config["env_prefix"]
         found = []
         for wrong in error.errors(include_url=False, include_context=False):
+            if not wrong["loc"]:  # about several settings; its input is all of them, secrets too
+                found.append(wrong["msg"])
+                continue
             name = str(wrong["loc"][0])
             variable = f"{prefix}{name}".upper() if name in Settings.model_fields else name
             found.append(f"{variable}: {wrong['msg']} (it is {wrong['input']!r})")

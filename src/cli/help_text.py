@@ -12,8 +12,8 @@ Try:
   asgard pulumi -- stack ls
 
 [bold]deploy[/], [bold]models[/], [bold]model[/] and [bold]status[/] ask the API. [bold]logs[/], [bold]rollback[/],
-[bold]destroy[/] and [bold]pulumi[/] work on the data folder of this
-machine, whether the API runs or not.
+[bold]destroy[/], [bold]platform[/] and [bold]pulumi[/] work on the data folder of
+this machine, whether the API runs or not.
 """
 
 EXITS: Final = {
@@ -34,6 +34,11 @@ _VARIABLES: Final = {
     "ASGARD_STACKS_DIR": "Pulumi project of the stacks (in the data folder)",
     "ASGARD_BACKEND_URL": "Pulumi backend of the stacks (in the data folder)",
     "MLFLOW_TRACKING_URI": "MLflow to use (an embedded one)",
+    "ASGARD_REGISTRY": "where images go: `ecr`, or `host[:port]/prefix` (none)",
+    "ASGARD_NAMESPACE": "Kubernetes namespace of the models (asgard)",
+    "ASGARD_KUBE_CONTEXT": "context of the kubeconfig (its current one)",
+    "ASGARD_PULL_USERNAME": "with which the cluster pulls; ECR: access key id (none)",
+    "ASGARD_PULL_PASSWORD": "its password; ECR: secret access key (none)",
     "ASGARD_FEAST_REPO_PATH": "Feast repository (in the data folder)",
     "ASGARD_SHUTDOWN_TIMEOUT_SECONDS": "wait for deploys at the end (300)",
 }

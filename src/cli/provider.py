@@ -18,8 +18,9 @@ from ..errors import AsgardError
 from ..serving import control
 from ..serving.desired import ApplyFailed
 from ..settings import Settings
-from ..stacks.provider import servicer
-from ..stacks.provider.local_server import LocalRuntime, Materialized, resource
+from ..stacks.provider import image, local_server, servicer
+from ..stacks.provider.image import ImageRuntime
+from ..stacks.provider.local_server import LocalRuntime, Materialized
 from .configuration import load
 
 _PARENT_CHECK_SECONDS: Final = 1.0
@@ -38,10 +39,14 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
     try:
-        local = resource(_runtime(load(), reporter(sys.argv[1:])))
+        settings, report = load(), reporter(sys.argv[1:])
     except AsgardError as error:
         sys.exit(error.message)
-    server, port = servicer.serve({local.token: local}, control.cancel)
+    resources = {
+        local_server.TYPE: local_server.resource(_local_runtime(settings, report)),
+        image.TYPE: image.resource(_image_runtime(settings, report)),
+    }
+    server, port = servicer.serve(resources, control.cancel)
     print(port, flush=True)  # noqa: T201 - the protocol
     # An engine that was killed says nothing, and what is done after its end nobody records.
     while os.getppid() == engine:
@@ -79,7 +84,24 @@ def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         os._exit(0)
 
 
-def _runtime(settings: Settings, report: Report) -> LocalRuntime:
+def _image_runtime(settings: Settings, report: Report) -> ImageRuntime:
+    def images() -> ImageRuntime:
+        from ..platform import mlflow_server, model_images  # not needed for what runs on this machine
+
+        return model_images.runtime(
+            settings,
+            lambda: mlflow_server.tracking(settings),
+            lambda model, line: report(f"{model}: {line}", failed=False),
+        )
+
+    return ImageRuntime(
+        push=lambda wanted: images().push(wanted),
+        exists=lambda repository, digest: images().exists(repository, digest),
+        delete=lambda repository, model: images().delete(repository, model),
+    )
+
+
+def _local_runtime(settings: Settings, report: Report) -> LocalRuntime:
     def on_log(model: str, line: str) -> None:
         report(f"{model}: {line}", failed=False)
 

@@ -1,6 +1,7 @@
 """The bundle is what is served: MLflow model folder, exact lock of its environment, and the server it came with.
 
-bundle.json            {"schema", "model_name", "model_version", "run_id", "deployment_id", "python"}
+bundle.json            {"schema", "model_name", "model_version", "run_id", "deployment_id", "python",
+                       "image": {"base", "platform"} where it is to become one}
 model/                 the MLflow model folder
 environment/           pyproject.toml and uv.lock
 server/asgard_server/  the model server's source
@@ -9,6 +10,7 @@ server/asgard_server/  the model server's source
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -18,9 +20,20 @@ SCHEMA: Final = 1
 
 
 def assemble(
-    folder: Path, *, model: Path, environment: Path, model_name: str, version: int, run_id: str, python: str
+    folder: Path,
+    *,
+    model: Path,
+    environment: Path,
+    model_name: str,
+    version: int,
+    run_id: str,
+    python: str,
+    image: Mapping[str, str] | None = None,
 ) -> str:
-    """Make `folder` a bundle of the folders `model` (moved) and `environment`; gives its digest, as `sha256:…`."""
+    """Make `folder` a bundle of the folders `model` (moved) and `environment`; gives its digest, as `sha256:…`.
+
+    `image`: what the image of it is built on, so that the same one can be built again.
+    """
     folder.mkdir(parents=True)
     shutil.move(model, folder / "model")
     (folder / "environment").mkdir()
@@ -37,6 +50,7 @@ def assemble(
         "run_id": run_id,
         "deployment_id": naming.deployment_id(model_name, version, run_id),
         "python": python,
+        **({"image": dict(image)} if image is not None else {}),
     }
     (folder / "bundle.json").write_text(json.dumps(about, indent=2) + "\n")
     return digest(folder)

@@ -17,6 +17,7 @@ from .. import naming
 from ..errors import (
     AsgardError,
     DeployInProgress,
+    InfrastructureFailed,
     ModelNotFound,
     NoModelLogged,
     ScriptFailed,
@@ -25,17 +26,20 @@ from ..errors import (
 from ..progress import OnProgress, Progress, Stage
 from ..settings import Settings
 from ..stacks.provider import local_server
-from ..stacks.spec import DeploymentConfig, ModelSpec, Release
+from ..stacks.spec import DeploymentConfig, ModelSpec, Release, Target
 from . import (
     artifacts,
     bundle,
+    cluster,
     environments,
     journal,
     mlflow_server,
+    model_images,
     ports,
     registry,
     runs,
     secrets,
+    shared_stack,
     stackfile,
     training,
 )
@@ -88,11 +92,15 @@ def deploy(tools: Tools, request: DeployRequest, on_progress: OnProgress) -> Dep
         folder = journal.folder(settings.data_dir, model)
         former = _stack_file(settings, model)
         environment_vars = _effective(request.environment_vars, former)
+        target = settings.target if former is None else former.spec.target
 
         _stage(on_progress, "environment", "Resolving and installing the requirements")
         project = folder / "project"
         lines = _lines(on_progress, "environment")
-        lock = environments.resolve(request.requirements, project, settings, lines)
+        where = model_images.where(settings, lines) if target == "kubernetes" else environments.HERE
+        lock = environments.resolve(request.requirements, project, settings, lines, where)
+        if target == "kubernetes":
+            model_images.check(settings, lock, lines)
         environment = environments.ensure(lock, settings, lines)
 
         _stage(on_progress, "training", f"Running {request.script_name} on Python {lock.python}")
@@ -105,10 +113,10 @@ def deploy(tools: Tools, request: DeployRequest, on_progress: OnProgress) -> Dep
         runs.log(tools.tracking, trained.run_id, {}, {naming.TAG_DEPLOYMENT_ID: identifier})
 
         _stage(on_progress, "bundle", f"Bundling version {version}")
-        release = _bundle(tools, folder, lock, model, version, trained)
+        release = _bundle(tools, folder, lock, model, version, trained, target, _lines(on_progress, "bundle"))
 
         _stage(on_progress, "infrastructure", f"Bringing up the stack {model}")
-        spec = _spec(settings, model, release, former, request.deployment_config)
+        spec = _spec(settings, model, target, release, former, request.deployment_config)
         outputs = _bring_up(tools, entry, StackFile(spec, environment_vars), on_progress)
     return _deployed(outputs, started)
 
@@ -204,6 +212,8 @@ def _undo(tools: Tools, entry: Journal, *, died: bool, engine: bool = True) -> N
             # Once more: pulumi writes a file with a salt where it finds none.
             stackfile.restore(path, entry.stack_file)
     local_server.prune(settings.data_dir, model)
+    if pushed := journal.noted_image(settings.data_dir, model):
+        model_images.remove(*pushed)
     if entry.version is None:
         registry.discard(tools.tracking, entry.token)
     else:
@@ -279,8 +289,17 @@ def _keep_traces(tools: Tools, request: DeployRequest, entry: Journal, project: 
     return run_id
 
 
-def _bundle(tools: Tools, folder: Path, lock: environments.Lock, model: str, version: int, trained: Trained) -> Release:
-    """Assemble the bundle, keep it in MLflow, and leave a copy where the local target looks for it."""
+def _bundle(
+    tools: Tools,
+    folder: Path,
+    lock: environments.Lock,
+    model: str,
+    version: int,
+    trained: Trained,
+    target: Target,
+    on_log: Callable[[str], None],
+) -> Release:
+    """Assemble the bundle and keep it in MLflow; then make of it what the target runs: an image, or a local copy."""
     staged = folder / "bundle"
     artifacts.download(tools.tracking, trained.source, folder / "model")
     digest = bundle.assemble(
@@ -291,19 +310,28 @@ def _bundle(tools: Tools, folder: Path, lock: environments.Lock, model: str, ver
         version=version,
         run_id=trained.run_id,
         python=lock.python,
+        image=model_images.foundation(tools.settings, lock, on_log) if target == "kubernetes" else None,
     )
     uri = artifacts.upload_bundle(tools.tracking, trained.run_id, staged)
+    if target == "kubernetes":
+        digest = model_images.digest(tools.settings, staged, on_log)
+    else:
+        local = local_server.bundle_path(tools.settings.data_dir, model, digest)
+        if not local.exists():
+            local.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(staged, local)
     release = Release(version=version, run_id=trained.run_id, digest=digest, bundle=uri)
     registry.record_release(tools.tracking, model, release)
-    local = local_server.bundle_path(tools.settings.data_dir, model, digest)
-    if not local.exists():
-        local.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(staged, local)
     return release
 
 
 def _spec(
-    settings: Settings, model: str, release: Release, former: StackFile | None, changes: DeploymentChanges
+    settings: Settings,
+    model: str,
+    target: Target,
+    release: Release,
+    former: StackFile | None,
+    changes: DeploymentChanges,
 ) -> ModelSpec:
     """The former spec with what the request names and the new release; the defaults where there was none."""
     named = {name: value for name, value in vars(changes).items() if value is not None}
@@ -312,19 +340,28 @@ def _spec(
         return former.spec.model_copy(update={"deployment": deployment, "release": release})
     return ModelSpec(
         name=model,
-        target=settings.target,
+        target=target,
         namespace=settings.namespace,
         deployment=DeploymentConfig(**named),
-        port=ports.allocate(_ports_taken(settings)),
+        port=ports.allocate(_ports_taken(settings)) if target == "local" else None,
+        kubernetes=shared_stack.target(settings) if target == "kubernetes" else None,
         release=release,
     )
 
 
 def _bring_up(tools: Tools, entry: Journal, content: StackFile, on_progress: OnProgress) -> dict[str, Any]:
     settings, model, release = tools.settings, entry.model, content.spec.release
+    on_log = _lines(on_progress, "infrastructure")
+    if content.spec.target == "kubernetes":
+        shared_stack.ensure(settings, tools.engine, on_log)
     entry = journal.update(settings.data_dir, entry, infrastructure=True)
     stackfile.write(stackfile.path_of(settings.stacks_dir, model), content, secrets.passphrase(settings))
-    outputs = tools.engine.up(model, token=entry.token, on_log=_lines(on_progress, "infrastructure"))
+    try:
+        outputs = tools.engine.up(model, token=entry.token, on_log=on_log)
+    except InfrastructureFailed as error:
+        if content.spec.target == "kubernetes":
+            raise cluster.explained(settings, content.spec, error) from error
+        raise
     url, identifier = outputs["inference_url"], outputs["deployment_id"]
     registry.mark_serving(tools.tracking, model, release.version, url, identifier)
     return outputs
@@ -335,11 +372,7 @@ def _stack_file(settings: Settings, model: str) -> StackFile | None:
 
 
 def _ports_taken(settings: Settings) -> set[int]:
-    specs = (
-        stackfile.read_spec(stackfile.path_of(settings.stacks_dir, model))
-        for model in stackfile.models(settings.stacks_dir)
-    )
-    return {spec.port for spec in specs if spec is not None}
+    return {spec.port for spec in stackfile.specs(settings.stacks_dir) if spec.port is not None}
 
 
 def _effective(posted: Mapping[str, str] | None, former: StackFile | None) -> Mapping[str, str]:

@@ -25,7 +25,10 @@ from ..errors import AsgardError, DeployInProgress, InfrastructureFailed, Infras
 from ..serving.desired import ApplyFailed
 from ..settings import Settings
 from ..stacks.program import program
-from . import secrets
+from . import secrets, stackfile
+
+_WITHOUT_PLUGINS = {"PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true", "PULUMI_IGNORE_AMBIENT_PLUGINS": "true"}
+"""No time is spent on looking for plugins, nor on telling that there are some on PATH."""
 
 PROJECT_FILES = {
     "Pulumi.yaml": f"""\
@@ -147,12 +150,10 @@ class Engine:
         self._settings = settings
         self._command = command
         self._watches = watches
-        self._environment = {
-            **cli_environment(settings),
-            "PULUMI_DEBUG_PROVIDERS": ",".join(f"{name}:{port}" for name, port in providers.items()),
-            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
-            "PULUMI_IGNORE_AMBIENT_PLUGINS": "true",
-        }
+        attached = [f"{name}:{port}" for name, port in providers.items()]
+        if ambient := os.environ.get("PULUMI_DEBUG_PROVIDERS"):
+            attached.append(ambient)
+        self._environment = {**cli_environment(settings), "PULUMI_DEBUG_PROVIDERS": ",".join(attached)}
         self._locks = None
         if settings.backend_url.startswith("file://"):
             backend = Path(settings.backend_url.removeprefix("file://"))
@@ -180,17 +181,27 @@ class Engine:
         try:
             with self._watches.open(model, on_log) as watch:
                 self._run(model, watch, lambda: stack.destroy(on_event=watch))
-            self._pulumi(["stack", "rm", "--yes", "--preserve-config", "--stack", model], token)
+            self._pulumi(["stack", "rm", "--yes", "--preserve-config", "--stack", model], model, token)
         except StackNotFoundError:
             return False
         return True
+
+    def outputs(self, model: str, *, token: str) -> dict[str, Any]:
+        """The stack's outputs as recorded, secrets masked; empty where there is no such stack, or none was exported."""
+        try:
+            found: dict[str, Any] = json.loads(
+                self._pulumi(["stack", "output", "--json", "--stack", model], model, token)
+            )
+        except StackNotFoundError:
+            return {}
+        return found
 
     def recover(self, model: str, *, token: str) -> None:
         """After an operation died: bring the state in line with what really is. Its processes have been ended."""
         stack = self._stack(model, token)
         with self._watches.open(model, lambda _: None) as watch, suppress(StackNotFoundError):
             if self._locks is None:
-                self._pulumi(["cancel", "--yes", "--stack", model], token)
+                self._pulumi(["cancel", "--yes", "--stack", model], model, token)
             self._run(model, watch, lambda: stack.refresh(on_event=watch, clear_pending_creates=True))
 
     def free_dead_lock(self, model: str) -> None:
@@ -203,27 +214,39 @@ class Engine:
                 path.unlink(missing_ok=True)
                 path.with_name(f"{path.name}.attrs").unlink(missing_ok=True)
 
-    def _workspace(self, token: str) -> auto.LocalWorkspace:
+    def _workspace(self, model: str, token: str) -> auto.LocalWorkspace:
         return auto.LocalWorkspace(
             work_dir=str(self._settings.stacks_dir),
             program=program,
             pulumi_command=self._command,
-            env_vars={**self._environment, naming.DEPLOYMENT_VARIABLE: token},
+            env_vars={
+                **self._environment,
+                **({} if self._needs_plugins(model) else _WITHOUT_PLUGINS),
+                naming.DEPLOYMENT_VARIABLE: token,
+            },
         )
 
+    def _needs_plugins(self, model: str) -> bool:
+        """Whether the stack has resources of other providers than our own."""
+        if model == naming.PLATFORM_STACK:
+            return True
+        spec = stackfile.read_spec(stackfile.path_of(self._settings.stacks_dir, model))
+        return (spec.target if spec is not None else self._settings.target) != "local"
+
     def _stack(self, model: str, token: str) -> _Stack:
-        return _Stack(model, self._workspace(token))
+        return _Stack(model, self._workspace(model, token))
 
     def _init(self, model: str, token: str) -> None:
         try:
-            self._pulumi(["stack", "init", "--stack", model, "--no-select", "--secrets-provider", "passphrase"], token)
+            arguments = ["stack", "init", "--stack", model, "--no-select", "--secrets-provider", "passphrase"]
+            self._pulumi(arguments, model, token)
         except StackAlreadyExistsError:
             return
 
-    def _pulumi(self, args: list[str], token: str) -> None:
-        workspace = self._workspace(token)
+    def _pulumi(self, args: list[str], model: str, token: str) -> str:
+        workspace = self._workspace(model, token)
         try:
-            self._command.run(args, str(self._settings.stacks_dir), workspace.env_vars)
+            return self._command.run(args, str(self._settings.stacks_dir), workspace.env_vars).stdout
         except (StackNotFoundError, StackAlreadyExistsError):
             raise
         except CommandError as error:
@@ -269,5 +292,8 @@ def pulumi_arguments(
     if executable is None:
         raise AsgardError(f"{command.command} is gone. Run the command again to have it found or installed anew.")
     environment = {**os.environ, **cli_environment(settings)}
+    if settings.target == "local" and all(spec.target == "local" for spec in stackfile.specs(settings.stacks_dir)):
+        # The program's environment has pulumi_kubernetes and pulumi_aws, whose plugins nobody here needs.
+        environment["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
     environment["PATH"] = os.pathsep.join([environment["PATH"], str(Path(executable).parent)])
     return [executable, *args], environment

@@ -12,7 +12,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Final
@@ -32,6 +32,7 @@ FRESH_SECONDS: Final = 600.0
 """How long the same requirements give the same lock unasked: as long as PyPI tells clients to believe its answers."""
 
 _FILES: Final = ("pyproject.toml", "uv.lock")
+_IMAGE_MACHINES: Final = {"linux/amd64": ("linux", "x86_64"), "linux/arm64": ("linux", "aarch64")}
 _EARLY_IMPORTS: Final = Path(__file__).with_name("early_imports.py")
 _READY: Final = ".ready"
 
@@ -54,11 +55,26 @@ class Environment:
 
 
 @dataclass(frozen=True)
+class Where:
+    """Where a model is to run. `pythons`: the versions it may have, newest first.
+
+    `image_platform`: of its image, as in `linux/amd64`; None: it runs on this machine alone.
+    """
+
+    pythons: tuple[str, ...] = pythons.SUPPORTED
+    image_platform: str | None = None
+
+
+HERE: Final = Where()
+
+
+@dataclass(frozen=True)
 class _Project:
     """What determines a resolution, apart from the state of the package index."""
 
     posted: tuple[Requirement, ...]
     added: tuple[Requirement, ...]
+    where: Where
 
     @property
     def dependencies(self) -> list[str]:
@@ -73,14 +89,14 @@ def read(folder: Path) -> Lock:
     return Lock(folder, python, digest.hexdigest()[:32])
 
 
-def resolve(requirements: Sequence[str], folder: Path, settings: Settings, on_log: OnLog) -> Lock:
-    """Make `folder` a uv project with a lock for the newest supported Python that has wheels for all of it.
+def resolve(requirements: Sequence[str], folder: Path, settings: Settings, on_log: OnLog, where: Where = HERE) -> Lock:
+    """Make `folder` a uv project with a lock for the newest Python that has wheels for all of it, here and `where`.
 
     Requirements are PEP 508 strings. Raises RequirementsConflict, and EnvironmentUnavailable where the package index
     cannot be reached, no suitable Python can be had, or it takes longer than `ASGARD_ENVIRONMENT_TIMEOUT_SECONDS`.
     """
     posted = tuple(Requirement(requirement) for requirement in requirements)
-    project = _Project(posted, _added(posted))
+    project = _Project(posted, _added(posted), where)
     remembered = settings.cache_dir / "locks" / _key(project)
     folder.mkdir(parents=True, exist_ok=True)
     remembered.parent.mkdir(parents=True, exist_ok=True)
@@ -179,11 +195,11 @@ def _resolve(project: _Project, folder: Path, settings: Settings, on_log: OnLog)
     deadline = time.monotonic() + settings.environment_timeout_seconds
     limits = _limits(project, settings)
     try:
-        python = _lock_newest(project, limits, pythons.SUPPORTED, folder, deadline, on_log)
+        python = _lock_newest(project, limits, project.where.pythons, folder, deadline, on_log)
     except RequirementsConflict as error:
         if not any(Requirement(limit).name in error.message for limit in limits):
             raise
-        python = _lock_newest(project, limits := [], pythons.SUPPORTED, folder, deadline, on_log)
+        python = _lock_newest(project, limits := [], project.where.pythons, folder, deadline, on_log)
 
     locked = (folder / "uv.lock").read_text()
     if needed := constraints.needed(tomllib.loads(locked), project.posted):
@@ -191,7 +207,7 @@ def _resolve(project: _Project, folder: Path, settings: Settings, on_log: OnLog)
             on_log(f"{limit.requirement}: {limit.reason}")
         further = [*limits, *dict.fromkeys(limit.requirement for limit in needed)]
         # What does not resolve on a newer Python does not with more limits either.
-        candidates = pythons.SUPPORTED[pythons.SUPPORTED.index(python) :]
+        candidates = project.where.pythons[project.where.pythons.index(python) :]
         try:
             _lock_newest(project, further, candidates, folder, deadline, on_log)
         except RequirementsConflict:
@@ -251,11 +267,15 @@ def _check(python: str, folder: Path, deadline: float) -> None:
 
 
 def _write_project(project: _Project, limits: Sequence[str], python: str, folder: Path) -> None:
-    """The lock is for this platform and one Python alone, which makes it small and quick to resolve."""
-    here = (
-        f"sys_platform == '{sys.platform}' and platform_machine == '{platform.machine()}' "
+    """The lock is for as few platforms as may be and one Python alone, which makes it small and quick to resolve."""
+    machines = {(sys.platform, platform.machine())}
+    if project.where.image_platform is not None:
+        machines.add(_IMAGE_MACHINES[project.where.image_platform])
+    markers = [
+        f"sys_platform == '{system}' and platform_machine == '{machine}' "
         "and platform_python_implementation == 'CPython'"
-    )
+        for system, machine in sorted(machines)
+    ]
     document = {
         "project": {
             "name": "asgard-model-environment",
@@ -267,8 +287,8 @@ def _write_project(project: _Project, limits: Sequence[str], python: str, folder
             "uv": {
                 "package": False,
                 "no-build": True,
-                "environments": [here],
-                "required-environments": [here],
+                "environments": markers,
+                "required-environments": markers,
                 "constraint-dependencies": list(limits),
                 # A root of its own, whatever workspace the data folder may lie in.
                 "workspace": {},
@@ -283,7 +303,8 @@ def _key(project: _Project) -> str:
     index_settings = {name: value for name, value in os.environ.items() if name.startswith("UV_")}
     parts = [
         sorted(project.dependencies), repr(constraints.ALWAYS + constraints.LIMITS), installed_version("mlflow"),
-        installed_version("uv"), sorted(index_settings.items()), sys.platform, platform.machine(), pythons.SUPPORTED,
+        installed_version("uv"), sorted(index_settings.items()), sys.platform, platform.machine(),
+        asdict(project.where),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 

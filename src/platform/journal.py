@@ -52,6 +52,22 @@ def update(
     return entry
 
 
+def note_image(data_dir: Path, model: str, repository: str, tag: str) -> None:
+    """Before an image is pushed on behalf of the model's operation, if there is one: its undo removes it."""
+    path = folder(data_dir, model)
+    if (path / "journal.json").exists():
+        (path / "image.json").write_text(json.dumps([repository, tag]))
+
+
+def noted_image(data_dir: Path, model: str) -> tuple[str, str] | None:
+    """Repository and tag of what `note_image` noted for the unfinished operation."""
+    try:
+        repository, tag = json.loads((folder(data_dir, model) / "image.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return repository, tag
+
+
 def find(data_dir: Path, model: str) -> Journal | None:
     """The journal of the model's unfinished operation, if there is one."""
     try:

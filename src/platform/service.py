@@ -1,5 +1,6 @@
 """The platform, put together: as the API runs it, and as a command uses it while no API runs."""
 
+import importlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -12,13 +13,14 @@ import structlog
 from ..errors import DeployInProgress, TrackingUnavailable
 from ..progress import OnProgress, Progress
 from ..settings import Settings
-from ..stacks.provider import local_server, servicer
+from ..stacks.provider import image, local_server, servicer
 from ..stacks.provider.local_server import LocalRuntime
 from . import (
     deploy,
     engine_install,
     journal,
     mlflow_server,
+    model_images,
     registry,
     releases,
     serving_tags,
@@ -110,11 +112,14 @@ class Platform:
 
     def _prepare(self) -> None:
         watches = Watches()
-        runtime = _runtime(self._settings, watches)
+        runtime = _local_runtime(self._settings, watches)
         threading.Thread(
             target=supervisor.watch, args=(self._settings, runtime, self._stopped), name="supervisor", daemon=True
         ).start()
         try:
+            if self._settings.target == "kubernetes":
+                # Slow, and not safe where two deploys do it at once.
+                importlib.import_module("asgard.stacks.kubernetes")
             tools, self._provider = _assemble(self._settings, runtime, watches, _log.info)
         except Exception as error:
             _log.exception("Asgard cannot deploy")
@@ -138,16 +143,28 @@ class Platform:
 @contextmanager
 def offline(settings: Settings, on_log: Callable[[str], None]) -> Iterator[Tools]:
     """What a command needs to change a model's stack, whether the API runs or not."""
+    with mlflow_server.running(settings), _assembled(settings, on_log) as tools:
+        yield tools
+
+
+@contextmanager
+def offline_engine(settings: Settings, on_log: Callable[[str], None]) -> Iterator[Engine]:
+    """What a command needs to change a stack that is no model's."""
+    with _assembled(settings, on_log) as tools:
+        yield tools.engine
+
+
+@contextmanager
+def _assembled(settings: Settings, on_log: Callable[[str], None]) -> Iterator[Tools]:
     watches = Watches()
-    with mlflow_server.running(settings):
-        tools, provider = _assemble(settings, _runtime(settings, watches), watches, on_log)
-        try:
-            yield tools
-        finally:
-            provider.stop(None)
+    tools, provider = _assemble(settings, _local_runtime(settings, watches), watches, on_log)
+    try:
+        yield tools
+    finally:
+        provider.stop(None)
 
 
-def _runtime(settings: Settings, watches: Watches) -> LocalRuntime:
+def _local_runtime(settings: Settings, watches: Watches) -> LocalRuntime:
     return LocalRuntime(
         data_dir=settings.data_dir,
         health_timeout_seconds=settings.health_timeout_seconds,
@@ -163,7 +180,10 @@ def _assemble(
     settings: Settings, runtime: LocalRuntime, watches: Watches, on_log: Callable[[str], None]
 ) -> tuple[Tools, grpc.Server]:
     command = engine_install.find_or_install(settings, on_log)
-    provider, port = servicer.serve({local_server.TYPE: local_server.resource(runtime)})
+    images = model_images.runtime(settings, lambda: mlflow_server.tracking(settings), watches.log)
+    provider, port = servicer.serve(
+        {local_server.TYPE: local_server.resource(runtime), image.TYPE: image.resource(images)}
+    )
     engine = Engine(settings, command, {"asgard": port}, watches)
     return Tools(settings, engine, Admission(settings.max_concurrent_deploys, settings.max_queued_deploys)), provider
 
@@ -181,7 +201,7 @@ def _put_right(tools: Tools) -> bool:
             _log.exception("what an earlier operation left could not be undone yet", model=model)
             done = False
     try:
-        serving_tags.correct(tools.settings, tools.tracking)
+        serving_tags.correct(tools.settings, tools.tracking, tools.engine)
     except TrackingUnavailable as error:
         _log.warning("the tags in MLflow could not be corrected yet", reason=error.message)
         done = False

@@ -6,20 +6,23 @@ release lines and nothing else.
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from .. import naming
 from ..errors import InfrastructureFailed
-from ..stacks.spec import ModelSpec
+from ..stacks.spec import ModelSpec, PlatformSpec
 from .secrets import Cipher
+
+S = TypeVar("S", bound=BaseModel)
 
 
 class StackFileInvalid(InfrastructureFailed):
@@ -34,6 +37,14 @@ class StackFile:
     environment: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class PlatformFile:
+    """What the file of the stack `platform` says. `credentials`: plain values, for pulling; keep them out of logs."""
+
+    spec: PlatformSpec
+    credentials: Mapping[str, str]
+
+
 def path_of(stacks_dir: Path, model: str) -> Path:
     """Where the model's stack file stands."""
     return stacks_dir / f"Pulumi.{model}.yaml"
@@ -43,6 +54,15 @@ def models(stacks_dir: Path) -> list[str]:
     """Names of all models that have a stack file."""
     names = (path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in stacks_dir.glob("Pulumi.?*.yaml"))
     return sorted(name for name in names if name != naming.PLATFORM_STACK)
+
+
+def specs(stacks_dir: Path) -> list[ModelSpec]:
+    """The specs of all models. A file that is not valid is left out: its own model's next operation says so."""
+    found = []
+    for model in models(stacks_dir):
+        with suppress(StackFileInvalid):
+            found.append(read_spec(path_of(stacks_dir, model)))
+    return [spec for spec in found if spec is not None]
 
 
 def read(path: Path, phrase: str) -> StackFile | None:
@@ -55,14 +75,32 @@ def read(path: Path, phrase: str) -> StackFile | None:
     return StackFile(_spec(path, config), _decrypted(values, document, phrase))
 
 
+def read_platform(path: Path, phrase: str) -> PlatformFile | None:
+    """As `read`, for the stack `platform`."""
+    document = _load(path)
+    config = document.get("config") or {}
+    if naming.PLATFORM_CONFIG not in config:
+        return None
+    values = config.get(naming.ENVIRONMENT_CONFIG) or {}
+    spec = _valid(PlatformSpec, path, config, naming.PLATFORM_CONFIG)
+    return PlatformFile(spec, _decrypted(values, document, phrase))
+
+
 def read_spec(path: Path) -> ModelSpec | None:
     """The file's spec alone: no passphrase needed."""
     config = _load(path).get("config") or {}
     return _spec(path, config) if naming.MODEL_CONFIG in config else None
 
 
-def write(path: Path, content: StackFile, phrase: str) -> None:
+def write(path: Path, content: StackFile | PlatformFile, phrase: str) -> None:
     """Make the file say `content`, atomically, changing only what differs."""
+    if isinstance(content, StackFile):
+        _write(path, naming.MODEL_CONFIG, content.spec, content.environment, phrase)
+    else:
+        _write(path, naming.PLATFORM_CONFIG, content.spec, content.credentials, phrase)
+
+
+def _write(path: Path, key: str, wanted: ModelSpec | PlatformSpec, environment: Mapping[str, str], phrase: str) -> None:
     document = _load(path)
     if document.get("secretsprovider", "passphrase") != "passphrase":
         raise StackFileInvalid(
@@ -72,19 +110,18 @@ def write(path: Path, content: StackFile, phrase: str) -> None:
     cipher = Cipher(phrase, document.get("encryptionsalt"))
     document.setdefault("encryptionsalt", cipher.encryption_salt)
     config = document.setdefault("config", {})
-    spec = content.spec.model_dump(by_alias=True)
-    if naming.MODEL_CONFIG in config:
-        former_spec = _spec(path, config).model_dump(by_alias=True)
-        _change(config[naming.MODEL_CONFIG], former_spec, spec)
+    spec = wanted.model_dump(by_alias=True, exclude_none=True)
+    if key in config:
+        _change(config[key], _valid(type(wanted), path, config, key).model_dump(by_alias=True), spec)
     else:
-        config[naming.MODEL_CONFIG] = _quoted(spec)
+        config[key] = _quoted(spec)
     former = config.get(naming.ENVIRONMENT_CONFIG) or {}
-    if _decrypted(former, document, phrase) != dict(content.environment):
+    if _decrypted(former, document, phrase) != dict(environment):
         config[naming.ENVIRONMENT_CONFIG] = {
             name: former[name]
             if name in former and _value(former[name], cipher) == value
             else {"secure": cipher.encrypt(value)}
-            for name, value in content.environment.items()
+            for name, value in environment.items()
         }
     _replace(path, document)
 
@@ -155,10 +192,14 @@ def _decrypted(values: Mapping[str, Any], document: Mapping[str, Any], phrase: s
 
 
 def _spec(path: Path, config: Mapping[str, Any]) -> ModelSpec:
+    return _valid(ModelSpec, path, config, naming.MODEL_CONFIG)
+
+
+def _valid(kind: type[S], path: Path, config: Mapping[str, Any], key: str) -> S:
     try:
-        return ModelSpec.model_validate(_plain(config[naming.MODEL_CONFIG]))
+        return kind.model_validate(_plain(config[key]))
     except ValidationError as error:
-        raise StackFileInvalid(f"{path}: {naming.MODEL_CONFIG}: {_first(error)}") from error
+        raise StackFileInvalid(f"{path}: {key}: {_first(error)}") from error
 
 
 def _first(error: ValidationError) -> str:

@@ -1,18 +1,37 @@
-"""The one program of every model's stack. The API runs it inline, the `pulumi` CLI through `__main__.py`."""
+"""The one program of every stack: each model's, and `platform`. The API runs it inline, the CLI by `__main__.py`.
+
+Targets are imported where they are declared: pulumi_kubernetes and pulumi_aws take a second each.
+"""
 
 import pulumi
+from pulumi.runtime.config import get_config
 
 from .. import naming
 from . import outputs
 from .local import LocalModel
-from .spec import ModelSpec
+from .spec import ModelSpec, PlatformSpec
 
 
 def program() -> None:
     """Read the spec from the stack's config and declare the model's infrastructure."""
     config = pulumi.Config(naming.PROJECT)
-    spec = ModelSpec.model_validate(config.require_object("model"))
     values = config.get_secret_object("environment") or pulumi.Output.secret({})
     environment = values.apply(lambda plain: {name: str(value) for name, value in plain.items()})
-    model = LocalModel(spec, environment)
+    # Asked for as plain, a secret would be warned of; only whether there is any is of interest.
+    has_environment = get_config(naming.ENVIRONMENT_CONFIG) not in (None, "{}")
+    if pulumi.get_stack() == naming.PLATFORM_STACK:
+        from .shared import Platform
+
+        Platform(
+            PlatformSpec.model_validate(config.require_object("platform")), environment if has_environment else None
+        )
+        return
+    spec = ModelSpec.model_validate(config.require_object("model"))
+    if spec.kubernetes is None:
+        local = LocalModel(spec, environment)
+        outputs.export(spec, url=local.url, image_uri=local.image_uri)
+        return
+    from .kubernetes import KubernetesModel
+
+    model = KubernetesModel(spec, spec.kubernetes, environment if has_environment else None)
     outputs.export(spec, url=model.url, image_uri=model.image_uri)

@@ -1,8 +1,11 @@
 """The spec: everything that a model's stack needs, as it stands in the stack's file."""
 
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Target = Literal["local", "kubernetes"]
+"""Where a model runs: in processes on this machine, or in pods on a cluster."""
 
 SCHEMA: Final = 1
 """Number of the format below. A change that an old file does not fit raises it and reads the old one too."""
@@ -18,7 +21,7 @@ class Release(_Frozen):
     version: int = Field(ge=1)
     run_id: str
     digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
-    """Of the bundle's content."""
+    """Of what serves. Target `local`: the bundle's content; target `kubernetes`: the image's manifest."""
     bundle: str
     """The bundle as an MLflow artifact: an `mlflow-artifacts:/…` or `runs:/…` URI of a folder."""
 
@@ -34,14 +37,48 @@ class DeploymentConfig(_Frozen):
     cpu_limit: str = "1000m"
 
 
+class KubernetesConfig(_Frozen):
+    """Where the images of a model on a cluster are."""
+
+    registry: str
+    """`ecr`, or `host[:port][/prefix]` of any OCI registry; the model's name follows."""
+    region: str | None = None
+    """Of ECR."""
+    rollout_timeout_seconds: int = Field(default=300, ge=1)
+    """Time for a new version's pods to become ready, image pull included, and for the LoadBalancer's address."""
+
+
+class PlatformSpec(_Frozen):
+    """What the models of one environment share on a cluster."""
+
+    schema_number: Literal[1] = Field(default=SCHEMA, alias="schema")
+    namespace: str
+    creates_namespace: bool = True
+    """Whether the namespace is the stack's own; else somebody has made it before, together with the rights in it."""
+    registry: str
+    """As in `KubernetesConfig`."""
+    region: str | None = None
+    """Of ECR."""
+    image: str
+    """One with a Python, in which pull credentials are renewed."""
+
+
 class ModelSpec(_Frozen):
-    """One model's infrastructure."""
+    """One model's infrastructure. `port` belongs to the target `local`, `kubernetes` to the target of that name."""
 
     schema_number: Literal[1] = Field(default=SCHEMA, alias="schema")
     name: str
-    target: Literal["local"]
+    target: Target
     namespace: str
     deployment: DeploymentConfig
-    port: int = Field(ge=1, le=65535)
+    port: int | None = Field(default=None, ge=1, le=65535)
     """Of the local target's server on 127.0.0.1: allocated once, so the URL lasts."""
+    kubernetes: KubernetesConfig | None = None
     release: Release
+
+    @model_validator(mode="after")
+    def _has_what_its_target_needs(self) -> Self:
+        needed = "port" if self.target == "local" else "kubernetes"
+        if getattr(self, needed) is None:
+            raise ValueError(f"the target {self.target} needs {needed}")
+        return self

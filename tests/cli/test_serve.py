@@ -133,3 +133,11 @@ def test_localhost_is_served_at_the_default_address_too(tmp_path: Path) -> None:
 
 def _get(url: str) -> Any:
     return httpx.get(url, timeout=DEADLINE_SECONDS).raise_for_status().json()
+
+
+def test_settings_that_do_not_go_together_are_told_without_their_values(tmp_path: Path) -> None:
+    variables = {"ASGARD_TARGET": "kubernetes", "ASGARD_API_TOKEN": "s3cret"}
+    with processes.started(["-m", "asgard.cli", "serve"], tmp_path, **variables) as process:
+        assert processes.ended(process) == 2
+    assert "needs ASGARD_REGISTRY" in processes.errors(tmp_path)
+    assert "s3cret" not in processes.errors(tmp_path)

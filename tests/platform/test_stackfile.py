@@ -107,3 +107,8 @@ def test_a_secrets_provider_that_cannot_be_written_with_is_refused_with_the_way_
     path.write_text('secretsprovider: "awskms://alias/x"\n' + path.read_text())
     with pytest.raises(StackFileInvalid, match="change-secrets-provider passphrase"):
         stackfile.write(path, CONTENT, "phrase")
+
+
+def test_a_file_that_is_not_valid_does_not_hide_the_others(path: Path) -> None:
+    stackfile.path_of(path.parent, "broken").write_text("config: [")
+    assert stackfile.specs(path.parent) == [SPEC]

@@ -1,0 +1,135 @@
+"""The images of models: built of their bundles, and what the provider's Image resource does with them."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from .. import naming
+from ..errors import InfrastructureFailed
+from ..settings import Settings
+from ..stacks.provider.image import ImageRuntime, WantedImage
+from . import artifacts, ecr, journal, pythons
+from .environments import Lock, Where
+from .images import base, oci, push, wheels
+from .images.base import Base
+from .images.build import Image, build
+from .images.registry import Repository
+from .tracking import Tracking
+from .uv_tool import OnLog
+
+
+def where(settings: Settings, on_log: OnLog) -> Where:
+    """Where a model that is to become an image may run: on the Pythons of the base image."""
+    versions: tuple[str, ...] = pythons.SUPPORTED
+    if base.PLACEHOLDER not in settings.base_image:
+        found = _base(settings, "", on_log).contents.pythons
+        versions = tuple(version for version in versions if version in found)
+    return Where(versions, settings.image_platform)
+
+
+def check(settings: Settings, lock: Lock, on_log: OnLog) -> None:
+    """Raise RequirementsConflict where the image could not have a package of the lock."""
+    wheels.check(lock, _base(settings, lock.python, on_log))
+
+
+def foundation(settings: Settings, lock: Lock, on_log: OnLog) -> dict[str, str]:
+    """What the bundle notes of the image's base, so that the same image can be built again: {"base", "platform"}."""
+    found = _base(settings, lock.python, on_log)
+    return {"base": str(found.reference), "platform": found.platform}
+
+
+def digest(settings: Settings, bundle: Path, on_log: OnLog) -> str:
+    """Of the image of this bundle, which is left in the cache."""
+    return _build(settings, bundle, on_log).digest
+
+
+def remove(repository: str, tag: str) -> None:
+    """Take one image out of a registry; one that is not there is fine."""
+    with _opened(repository) as opened:
+        if (found := opened.digest(tag)) is not None:
+            opened.delete_manifest(found)
+
+
+def runtime(settings: Settings, tracking: Callable[[], Tracking], on_log: Callable[[str, str], None]) -> ImageRuntime:
+    """What the Image resource works with. `on_log`: gets the model and a line of progress."""
+    return ImageRuntime(
+        push=lambda wanted: _push(settings, tracking(), wanted, lambda line: on_log(wanted.model, line)),
+        exists=_exists,
+        delete=_delete,
+    )
+
+
+def _push(settings: Settings, tracking: Tracking, wanted: WantedImage, on_log: OnLog) -> None:
+    with _opened(wanted.repository) as repository:
+        if repository.digest(wanted.tag) != wanted.digest:
+            journal.note_image(settings.data_dir, wanted.model, wanted.repository, wanted.tag)
+            with _bundle(settings, tracking, wanted, on_log) as bundle:
+                image = _build(settings, bundle, on_log)
+            if image.digest != wanted.digest:
+                raise InfrastructureFailed(
+                    f"The image of {wanted.bundle} is {image.digest} now, the release says {wanted.digest}: the bundle "
+                    "was changed in MLflow, or another Asgard builds it otherwise. Deploy again."
+                )
+            push.push(image, repository, wanted.tag, settings.cache_dir, on_log)
+        if repository.digest(naming.SERVING_TAG) != wanted.digest:
+            content, _ = repository.manifest(wanted.digest)
+            repository.put_manifest(naming.SERVING_TAG, content, oci.MANIFEST)
+
+
+@contextmanager
+def _bundle(settings: Settings, tracking: Tracking, wanted: WantedImage, on_log: OnLog) -> Iterator[Path]:
+    """The bundle's folder: what the deploy that runs has staged, else a copy from MLflow."""
+    staged = journal.folder(settings.data_dir, wanted.model) / "bundle"
+    if _deployment_id(staged) == wanted.tag:
+        yield staged
+        return
+    on_log(f"Building the image {wanted.tag} again of {wanted.bundle}")
+    settings.cache_dir.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="bundle-", dir=settings.cache_dir) as folder:
+        fetched = Path(folder) / "bundle"
+        artifacts.download(tracking, wanted.bundle, fetched)
+        yield fetched
+
+
+def _deployment_id(bundle: Path) -> str | None:
+    try:
+        return str(json.loads((bundle / "bundle.json").read_text())["deployment_id"])
+    except FileNotFoundError:
+        return None
+
+
+def _exists(repository: str, digest: str) -> bool:
+    with _opened(repository) as opened:
+        return opened.digest(digest) is not None
+
+
+def _delete(repository: str, model: str) -> None:
+    """All images of the model, and no other: a repository may hold what somebody else has put there."""
+    with _opened(repository) as opened:
+        tags = [tag for tag in opened.tags() if tag.startswith(f"{model}-v") or tag == naming.SERVING_TAG]
+        for found in {opened.digest(tag) for tag in tags} - {None}:
+            opened.delete_manifest(str(found))
+
+
+def _build(settings: Settings, bundle: Path, on_log: OnLog) -> Image:
+    about = json.loads((bundle / "bundle.json").read_text())["image"]
+    return build(
+        bundle,
+        base.resolve(about["base"], about["platform"], settings.cache_dir, on_log),
+        settings.cache_dir,
+        on_log,
+        settings.environment_timeout_seconds,
+    )
+
+
+def _base(settings: Settings, python: str, on_log: OnLog) -> Base:
+    return base.resolve(settings.base_image, settings.image_platform, settings.cache_dir, on_log, python)
+
+
+def _opened(repository: str) -> Repository:
+    host, _, name = repository.partition("/")
+    # Of its kind, a host's name says which region it is in: https://docs.aws.amazon.com/AmazonECR/latest/userguide/.
+    credentials = ecr.credentials(host.split(".")[3]) if ecr.is_ecr_host(host) else None
+    return Repository(host, name, push=True, credentials=credentials)

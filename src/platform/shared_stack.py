@@ -1,0 +1,97 @@
+"""The stack `platform`: brought up by `asgard platform up`, and by the first deploy to a cluster that finds none."""
+
+import uuid
+from collections.abc import Callable
+from typing import Final
+
+from pydantic import SecretStr
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from .. import naming
+from ..errors import DeployInProgress, InfrastructureFailed
+from ..settings import Settings
+from ..stacks.spec import KubernetesConfig, PlatformSpec
+from . import cluster, secrets, stackfile
+from .engine import Engine
+from .images import base
+from .locks import model_lock
+from .stackfile import PlatformFile
+
+RENEWAL_PYTHON: Final = "3.12"
+"""Of the image in which pull credentials are renewed, where `ASGARD_BASE_IMAGE` leaves it open."""
+
+BUSY_SECONDS: Final = 300
+"""How long to wait for another process that brings up the same stack."""
+
+OnLog = Callable[[str], None]
+
+
+def ensure(settings: Settings, engine: Engine, on_log: OnLog) -> None:
+    """Bring the stack up unless that was done before, by this process or another."""
+    if not engine.outputs(naming.PLATFORM_STACK, token=_token()):
+        on_log(f"Bringing up the stack {naming.PLATFORM_STACK}: there is none yet")
+        up(settings, engine, on_log)
+
+
+@retry(
+    retry=retry_if_exception_type(DeployInProgress),
+    stop=stop_after_delay(BUSY_SECONDS),
+    wait=wait_fixed(2),
+    reraise=True,
+)
+def up(settings: Settings, engine: Engine, on_log: OnLog) -> None:
+    """Make the stack be what the settings say. Raises InfrastructureFailed."""
+    with model_lock(settings.data_dir, naming.PLATFORM_STACK):
+        engine.free_dead_lock(naming.PLATFORM_STACK)
+        path = stackfile.path_of(settings.stacks_dir, naming.PLATFORM_STACK)
+        phrase = secrets.passphrase(settings)
+        former = stackfile.read_platform(path, phrase)
+        creates_namespace = not cluster.has_namespace(settings) if former is None else former.spec.creates_namespace
+        content = PlatformFile(_spec(settings, creates_namespace=creates_namespace), _credentials(settings))
+        stackfile.write(path, content, phrase)
+        engine.up(naming.PLATFORM_STACK, token=_token(), on_log=on_log)
+
+
+def target(settings: Settings) -> KubernetesConfig:
+    """What the settings say of a model that is deployed to the cluster for the first time."""
+    return KubernetesConfig(
+        registry=registry(settings), region=region(settings), rollout_timeout_seconds=settings.rollout_timeout_seconds
+    )
+
+
+def registry(settings: Settings) -> str:
+    """`ASGARD_REGISTRY`. Raises InfrastructureFailed."""
+    if settings.registry is None:
+        raise InfrastructureFailed(
+            "ASGARD_REGISTRY is not set: `ecr`, or `host[:port]/prefix` of the registry that the cluster pulls from."
+        )
+    return settings.registry
+
+
+def region(settings: Settings) -> str | None:
+    """Of ECR; None for any other registry."""
+    return settings.aws_region if registry(settings) == "ecr" else None
+
+
+def _spec(settings: Settings, *, creates_namespace: bool) -> PlatformSpec:
+    return PlatformSpec(
+        namespace=settings.namespace,
+        creates_namespace=creates_namespace,
+        registry=registry(settings),
+        region=region(settings),
+        image=settings.base_image.replace(base.PLACEHOLDER, RENEWAL_PYTHON),
+    )
+
+
+def _credentials(settings: Settings) -> dict[str, str]:
+    given = (settings.pull_username, settings.pull_password)
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if registry(settings) == "ecr" else ("USERNAME", "PASSWORD")
+    return {name: _plain(value) for name, value in zip(names, given, strict=True) if value is not None}
+
+
+def _plain(value: str | SecretStr) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+def _token() -> str:
+    return uuid.uuid4().hex

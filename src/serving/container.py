@@ -1,0 +1,85 @@
+"""`python -m asgard_server.container BUNDLE`: one worker as the first process of a container.
+
+There is no parent: whoever runs containers restarts it, holds its memory, and lets it go with SIGTERM, upon which it
+drains as any worker does. What it prints is the container's log.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+from .processes import worker_environment
+
+PORT = 8080
+"""Which may be listened on without rights."""
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """The exit code: 0 after a drain, 1 where the model cannot serve."""
+    parser = argparse.ArgumentParser(prog="asgard_server.container", description="Serve the model of a bundle.")
+    parser.add_argument("--host", default="0.0.0.0")  # noqa: S104 - a container's own address
+    parser.add_argument("--port", type=int, default=PORT)
+    parser.add_argument("bundle", type=Path)
+    arguments = parser.parse_args()
+    # The kernel keeps signals from the first process of a container that has no handler for them.
+    signal.signal(signal.SIGTERM, _end)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    cores = cpu_limit(_CGROUP)
+    if cores is not None:
+        log.info("limited to %g cores", cores)
+        variables = worker_environment({}, os.environ, "", int(cores * 1000))
+        os.environ.update({name: value for name, value in variables.items() if name != "PYTHONPATH"})
+
+    from . import worker  # with the libraries that read the environment
+
+    # Bound and not listened on, so that connections are refused, and do not wait, until the model serves.
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((arguments.host, arguments.port))
+    ours, theirs = socket.socketpair()
+    threading.Thread(target=_report, args=(ours,), daemon=True).start()
+    ours.sendall(b"\n")
+    return worker.run(listener, theirs, arguments.bundle)
+
+
+def cpu_limit(cgroup: Path) -> float | None:
+    """Cores that this container may use, by version 2 or 1 of control groups; None: all there are.
+
+    Files: https://docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max), scheduler/sched-bwc.html (cfs_quota_us).
+    """
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except FileNotFoundError:
+        try:
+            quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        except FileNotFoundError:
+            return None
+    return None if quota.strip() in ("max", "-1") else int(quota) / int(period)
+
+
+def _end(*_: object) -> None:
+    """Before the server has its own handler: nothing is being answered."""
+    os._exit(128 + signal.SIGTERM)
+
+
+def _report(events: socket.socket) -> None:
+    with events.makefile() as lines:
+        for line in lines:
+            log.info("%s", line.strip())
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)  # a predict that does not end would keep the process

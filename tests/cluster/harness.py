@@ -1,0 +1,156 @@
+"""One process that is a cluster: it starts all parts, balances load, and takes all away when it is told to end.
+
+It is told by SIGTERM, or by the end of the process it was started for. What is left after it was killed is taken away
+by whichever harness has its slot next.
+"""
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import psutil
+from lightkube import AsyncClient, Client
+from lightkube.config.kubeconfig import KubeConfig
+
+from . import access, binaries, images, leftovers, model, node, packages, registry, slots
+from .loadbalancer import LoadBalancer
+from .model import Cluster, HarnessError
+from .parts import Parts, free_ports
+from .processes import OnLog
+from .slots import Slot
+
+_READY: Final = "cluster.json"
+_PID: Final = "harness.pid"
+_LOG: Final = "harness.log"
+_WATCH_SECONDS: Final = 0.5
+_END_SECONDS: Final = 120
+
+
+def start(folder: Path, cache: Path, *, for_process: int | None, on_log: OnLog) -> Cluster:
+    """Bring a cluster up in a process of its own; returns when pods can run on it.
+
+    `cache`: for what is built once. `for_process`: the cluster ends with that process; None: with `stop`.
+    Raises HarnessError with what is missing or went wrong; nothing is left then.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "tests.cluster", "run", str(folder), "--cache", str(cache)]
+    with (folder / _LOG).open("wb") as log:
+        process = subprocess.Popen(
+            [*command, *(["--for-process", str(for_process)] if for_process else [])],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    shown = 0
+    while True:
+        ended = process.poll() is not None
+        lines = (folder / _LOG).read_text(errors="replace").splitlines()
+        for line in lines[shown:]:
+            on_log(line)
+        shown = len(lines)
+        if (folder / _READY).exists():
+            return model.load(folder / _READY)
+        if ended:
+            raise HarnessError("The test cluster did not start.", lines[-40:])
+        time.sleep(0.1)
+
+
+def stop(folder: Path) -> None:
+    """Take the cluster down that `start` brought up, and wait until nothing of it is left."""
+    path = folder / _PID
+    if path.exists():
+        pid, began = path.read_text().split()
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(int(pid))
+            if process.create_time() == float(began):
+                process.terminate()
+                process.wait(_END_SECONDS)
+    _clean_abandoned()
+
+
+def _clean_abandoned() -> None:
+    for slot, folder in slots.abandoned():
+        leftovers.clean(slot, folder)
+
+
+def run(folder: Path, cache: Path, for_process: int | None) -> None:
+    """The process itself; prints what it does."""
+
+    def say(line: str) -> None:
+        print(line, flush=True)  # noqa: T201
+
+    # So that a build, too, is ended with its processes. Once the cluster runs, signals are the event loop's.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    me = psutil.Process()
+    (folder / _PID).write_text(f"{me.pid} {me.create_time()}")
+    node.check_machine()
+    packages.ensure(say)
+    programs = binaries.find_or_build(cache, say)
+    base = images.base_layer(cache, say)
+    _clean_abandoned()
+    with slots.claimed(folder) as slot:
+        parts = Parts(folder)
+        try:
+            asyncio.run(_run(folder, slot, parts, programs, base, _ended(for_process), say))
+        finally:
+            parts.kill()
+            leftovers.clean(slot, folder)
+
+
+def _ended(pid: int | None) -> Callable[[], bool]:
+    if pid is None:
+        return lambda: False
+    try:
+        process = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return lambda: True
+    return lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+async def _run(
+    folder: Path, slot: Slot, parts: Parts, programs: Path, base: Path, ended: Callable[[], bool], say: OnLog
+) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    began = time.monotonic()
+    cluster = await asyncio.to_thread(_bring_up, folder, slot, parts, programs, base)
+    say(f"The cluster is up after {time.monotonic() - began:.1f} s.")
+    client = AsyncClient(KubeConfig.from_file(cluster.kubeconfig), trust_env=False)
+    balancing = asyncio.create_task(LoadBalancer(client, folder, slot).run())
+    model.save(cluster, folder / _READY)
+    while not stop.is_set() and not ended() and not balancing.done():
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _WATCH_SECONDS)
+        parts.check()
+    balancing.cancel()
+    with suppress(asyncio.CancelledError):
+        await balancing
+
+
+def _bring_up(folder: Path, slot: Slot, parts: Parts, programs: Path, base: Path) -> Cluster:
+    [registry_port] = free_ports(1)
+    parts.start("registry", registry.command(folder / "registry", registry_port))
+    containerd = node.start_containerd(parts, folder, slot)
+    images.import_pause(folder, containerd)
+    kubeconfig = node.start_control_plane(parts, folder, programs)
+    node.start_kubelet(parts, folder, programs, slot, containerd)
+    parts.wait(lambda: registry.answers(registry_port), "The registry answers", _END_SECONDS)
+    base_image = images.push_base(base, f"127.0.0.1:{registry_port}")
+    with Client(KubeConfig.from_file(kubeconfig), trust_env=False) as client:
+        node.wait_until_ready(parts, client)
+    return Cluster(
+        folder=folder,
+        kubeconfig=kubeconfig,
+        context=access.CONTEXT,
+        registry=f"127.0.0.1:{registry_port}",
+        base_image=base_image,
+    )

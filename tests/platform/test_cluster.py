@@ -1,0 +1,78 @@
+"""What is read out of what a cluster says of pods that do not come up."""
+
+import pytest
+from lightkube.models.core_v1 import (
+    ContainerState,
+    ContainerStateRunning,
+    ContainerStateTerminated,
+    ContainerStateWaiting,
+    ContainerStatus,
+    PodCondition,
+    PodStatus,
+)
+from lightkube.resources.core_v1 import Pod
+
+from asgard.errors import InfrastructureFailed, InfrastructureTimeout
+from asgard.platform import cluster
+from asgard.platform.cluster import Trouble
+from asgard.settings import Settings
+from asgard.stacks.spec import DeploymentConfig, KubernetesConfig, ModelSpec, Release
+
+SPEC = ModelSpec(
+    name="iris",
+    target="kubernetes",
+    namespace="asgard",
+    deployment=DeploymentConfig(),
+    kubernetes=KubernetesConfig(registry="registry.test/acme"),
+    release=Release(version=1, run_id="1234e56", digest="sha256:" + "0" * 64, bundle="mlflow-artifacts:/1/x"),
+)
+
+
+def pod(state: ContainerState | None = None, last: ContainerState | None = None, **status: object) -> Pod:
+    containers = []
+    if state is not None:
+        containers = [
+            ContainerStatus(
+                name="model", image="", imageID="", ready=False, restartCount=0, state=state, lastState=last
+            )
+        ]
+    return Pod(status=PodStatus(containerStatuses=containers, **status))  # type: ignore[arg-type]
+
+
+BACKING_OFF = ContainerState(waiting=ContainerStateWaiting(reason="CrashLoopBackOff", message="back-off 40s"))
+RUNNING = ContainerState(running=ContainerStateRunning())
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (pod(ContainerState(waiting=ContainerStateWaiting(reason="ImagePullBackOff"))), "ImagePullBackOff"),
+        (pod(BACKING_OFF, ContainerState(terminated=ContainerStateTerminated(137, reason="OOMKilled"))), "OOMKilled"),
+        (pod(BACKING_OFF, ContainerState(terminated=ContainerStateTerminated(1, reason="Error"))), "Crashed"),
+        (pod(RUNNING), "Unhealthy"),
+        (
+            pod(conditions=[PodCondition(type="PodScheduled", status="False", message="0/1 nodes are available")]),
+            "FailedScheduling",
+        ),
+    ],
+)
+def test_the_most_telling_reason_is_named(found: Pod, reason: str) -> None:
+    assert cluster.most_telling(found)[0] == reason
+
+
+@pytest.mark.parametrize(
+    ("said", "found", "kind"),
+    [
+        ("the Deployment exceeded its progress deadline", Trouble("OOMKilled", "exit code 137", []), 502),
+        ("the Deployment exceeded its progress deadline", Trouble("FailedScheduling", "0/1 nodes", []), 504),
+        ("timed out waiting for the Service", Trouble(None, None, []), 504),
+        ("the registry refuses", Trouble(None, None, []), 502),
+    ],
+)
+def test_only_what_ran_out_of_time_is_a_timeout(
+    said: str, found: Trouble, kind: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "trouble", lambda *_: found)
+    error = cluster.explained(Settings(), SPEC, InfrastructureFailed(said))
+    assert isinstance(error, InfrastructureTimeout) == (kind == 504)
+    assert error.reason == found.reason
