@@ -154,7 +154,7 @@ def main() -> None:
     print("|---|---|---|---|")
     print(f"| cold environment | {cold:.1f} | {hand_cold:.1f} | {cold / hand_cold:.2f} |")
     print(f"| warm, median of {repeats} | {ours_warm:.1f} | {theirs_warm:.1f} | {ours_warm / theirs_warm:.2f} |")
-    print(f"\n`asgard serve` on a new data folder: answers after {answered:.1f} s, ready to deploy after {ready:.1f} s.")
+    print(f"\n`asgard serve`, new data folder: answers after {answered:.1f} s, ready to deploy after {ready:.1f} s.")
     print("\n| stage | cold, s | warm, median s |")
     print("|---|---|---|")
     for stage, seconds in cold_stages.items():
