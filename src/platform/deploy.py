@@ -97,7 +97,10 @@ def deploy(tools: Tools, request: DeployRequest, on_progress: OnProgress) -> Dep
         _stage(on_progress, "environment", "Resolving and installing the requirements")
         project = folder / "project"
         lines = _lines(on_progress, "environment")
-        where = model_images.where(settings, lines) if target == "kubernetes" else environments.HERE
+        where = environments.HERE
+        if target == "kubernetes":
+            model_images.check_name(settings, model)
+            where = model_images.where(settings, lines)
         lock = environments.resolve(request.requirements, project, settings, lines, where)
         if target == "kubernetes":
             model_images.check(settings, lock, lines)

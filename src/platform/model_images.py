@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from .. import naming
-from ..errors import InfrastructureFailed
+from ..errors import InfrastructureFailed, InvalidRequest
 from ..settings import Settings
 from ..stacks.provider.image import ImageRuntime, WantedImage
 from . import artifacts, ecr, journal, pythons
@@ -18,6 +18,12 @@ from .images.build import Image, build
 from .images.registry import Repository
 from .tracking import Tracking
 from .uv_tool import OnLog
+
+
+def check_name(settings: Settings, model: str) -> None:
+    """Raise InvalidRequest for a name that the registry does not take."""
+    if settings.registry == "ecr" and "--" in model:
+        raise InvalidRequest("model_name", f"ECR has no repository named {model!r}: leave out the double hyphen.")
 
 
 def where(settings: Settings, on_log: OnLog) -> Where:
@@ -130,6 +136,6 @@ def _base(settings: Settings, python: str, on_log: OnLog) -> Base:
 
 def _opened(repository: str) -> Repository:
     host, _, name = repository.partition("/")
-    # Of its kind, a host's name says which region it is in: https://docs.aws.amazon.com/AmazonECR/latest/userguide/.
-    credentials = ecr.credentials(host.split(".")[3]) if ecr.is_ecr_host(host) else None
+    region = ecr.region_of(host)
+    credentials = None if region is None else ecr.credentials(region)
     return Repository(host, name, push=True, credentials=credentials)

@@ -212,7 +212,11 @@ def _probe(*, period_seconds: int, failure_threshold: int) -> ProbeArgs:
 
 
 def _metadata(spec: ModelSpec, name: str | None = None, annotations: Mapping[str, str] | None = None) -> ObjectMetaArgs:
-    return ObjectMetaArgs(name=name, namespace=spec.namespace, labels=_labels(spec), annotations=annotations)
+    # The stack is right where somebody has changed a field by hand; else the API server would tell of a conflict.
+    own = {"pulumi.com/patchForce": "true"}
+    return ObjectMetaArgs(
+        name=name, namespace=spec.namespace, labels=_labels(spec), annotations={**own, **(annotations or {})}
+    )
 
 
 def _labels(spec: ModelSpec) -> dict[str, str]:

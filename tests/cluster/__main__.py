@@ -1,4 +1,4 @@
-"""`python -m tests.cluster up|down DIR`: a cluster by hand, for a demo or to look at."""
+"""`python -m tests.cluster prepare|up DIR|down DIR`: a cluster by hand, for a demo or to look at."""
 
 import argparse
 import os
@@ -15,34 +15,34 @@ from .model import Cluster, HarnessError
 def main() -> int:
     """Prints what is going on to standard error, and for `up` the exports to set to standard output."""
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
-    parser.add_argument("what", choices=["up", "down", "run"], help="`run` is what `up` leaves in the background")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="the cluster's logs and kubeconfig")
     parser.add_argument("--cache", type=Path, default=_cache(), help="for what is built once")
-    parser.add_argument("--for-process", type=int, help="end with that process")
+    actions = parser.add_subparsers(dest="what", required=True)
+    actions.add_parser("prepare", help="install and build what a cluster needs: minutes the first time, then nothing")
+    for what, about in {
+        "up": "bring a cluster up that stays until `down`",
+        "down": "take it away",
+        "run": "what `up` leaves in the background",
+    }.items():
+        action = actions.add_parser(what, help=about)
+        action.add_argument("folder", type=lambda text: Path(text).absolute(), metavar="DIR", help="logs, kubeconfig")
+        if what == "run":
+            action.add_argument("--for-process", type=int, help="end with that process")
     arguments = parser.parse_args()
-    folder = arguments.folder.absolute()
     try:
-        if arguments.what == "run":
-            harness.run(folder, arguments.cache, arguments.for_process)
-        elif arguments.what == "up":
-            cluster = harness.start(
-                folder,
-                arguments.cache,
-                for_process=None,
-                on_log=lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201
-            )
+        if arguments.what == "prepare":
+            harness.prepare(arguments.cache, _say)
+        elif arguments.what == "run":
+            harness.run(arguments.folder, arguments.cache, arguments.for_process)
+        elif arguments.what == "down":
+            harness.stop(arguments.folder)
+        else:
+            cluster = harness.start(arguments.folder, arguments.cache, for_process=None, on_log=_say)
             for name, value in exports(cluster).items():
                 print(f"export {name}={shlex.quote(value)}")  # noqa: T201
-        else:
-            harness.stop(folder)
     except HarnessError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        _say(str(error))
         return 1
     return 0
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("ASGARD_TEST_CACHE") or user_cache_path("asgard-tests"))
 
 
 def exports(cluster: Cluster) -> dict[str, str]:
@@ -54,6 +54,14 @@ def exports(cluster: Cluster) -> dict[str, str]:
         "ASGARD_REGISTRY": f"{cluster.registry}/asgard-model",
         "ASGARD_BASE_IMAGE": cluster.base_image,
     }
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("ASGARD_TEST_CACHE") or user_cache_path("asgard-tests"))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def start(folder: Path, cache: Path, *, for_process: int | None, on_log: OnLog) 
     Raises HarnessError with what is missing or went wrong; nothing is left then.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "tests.cluster", "run", str(folder), "--cache", str(cache)]
+    command = [sys.executable, "-m", "tests.cluster", "--cache", str(cache), "run", str(folder)]
     with (folder / _LOG).open("wb") as log:
         process = subprocess.Popen(
             [*command, *(["--for-process", str(for_process)] if for_process else [])],
@@ -81,6 +81,16 @@ def _clean_abandoned() -> None:
         leftovers.clean(slot, folder)
 
 
+def prepare(cache: Path, on_log: OnLog) -> tuple[Path, Path]:
+    """What takes minutes the first time on a machine: Kubernetes' programs, and the base image's tar.
+
+    Raises HarnessError.
+    """
+    node.check_machine()
+    packages.ensure(on_log)
+    return binaries.find_or_build(cache, on_log), images.base_layer(cache, on_log)
+
+
 def run(folder: Path, cache: Path, for_process: int | None) -> None:
     """The process itself; prints what it does."""
 
@@ -91,10 +101,7 @@ def run(folder: Path, cache: Path, for_process: int | None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     me = psutil.Process()
     (folder / _PID).write_text(f"{me.pid} {me.create_time()}")
-    node.check_machine()
-    packages.ensure(say)
-    programs = binaries.find_or_build(cache, say)
-    base = images.base_layer(cache, say)
+    programs, base = prepare(cache, say)
     _clean_abandoned()
     with slots.claimed(folder) as slot:
         parts = Parts(folder)

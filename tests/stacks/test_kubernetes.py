@@ -123,7 +123,7 @@ def test_pods_run_the_image_by_its_digest_and_say_whose_release_they_are_in_anno
         "asgard.dev/run-id": "1234e56aa",
     }
     assert "1234e5" not in json.dumps(template["metadata"]["labels"])
-    assert "annotations" not in inputs[DEPLOYMENT]["metadata"]
+    assert inputs[DEPLOYMENT]["metadata"]["annotations"] == {"pulumi.com/patchForce": "true"}
 
 
 def test_limits_are_the_posted_ones_and_no_pod_goes_before_its_successor_is_ready() -> None:
@@ -154,9 +154,8 @@ def test_the_service_is_a_load_balancer_on_port_80_that_is_waited_for_by_its_add
     inputs, _ = declared()
     assert inputs[SERVICE]["spec"]["type"] == "LoadBalancer"
     assert [port["port"] for port in inputs[SERVICE]["spec"]["ports"]] == [80]
-    assert inputs[SERVICE]["metadata"]["annotations"] == {
-        "pulumi.com/waitFor": "jsonpath={.status.loadBalancer.ingress}"
-    }
+    waiting = inputs[SERVICE]["metadata"]["annotations"]["pulumi.com/waitFor"]
+    assert waiting == "jsonpath={.status.loadBalancer.ingress}"
 
 
 def test_environment_values_are_in_a_secret_that_the_pods_refer_to_and_nowhere_else() -> None:

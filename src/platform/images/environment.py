@@ -41,6 +41,7 @@ def layer(lock: Lock, base: Base, cache_dir: Path, on_log: OnLog, timeout_second
             _strip(packages)
             on_log("Compiling its byte code")
             bytecode.compile_tree(compiler, packages, f"/{where}")
+            on_log("Packing it")
             made = layers.write(layers.tree(packages, where), "environment", cache_dir)
         on_log(f"Made the environment layer in {time.monotonic() - started:.1f} s")
         return made
@@ -61,8 +62,8 @@ def _install(lock: Lock, platform: str, folder: Path, on_log: OnLog, timeout_sec
     try:
         uv_tool.run(
             "pip", "install", f"--requirements={listed}", f"--target={packages}", f"--python-platform={platform}",
-            "--only-binary=:all:", f"--python={interpreter}", "--no-python-downloads", "--quiet",
-            timeout_seconds=timeout_seconds, on_log=on_log,
+            "--only-binary=:all:", f"--python={interpreter}", "--no-python-downloads", "--preview-features=pylock",
+            timeout_seconds=timeout_seconds, on_log=lambda line: None if line.startswith(" + ") else on_log(line),
         )  # fmt: skip
     except UvFailed as failure:
         detail = conflicts.clean(failure.text).rstrip(".")

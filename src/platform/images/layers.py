@@ -59,11 +59,10 @@ def tree(folder: Path, name: str) -> Iterator[Entry]:
 def write(entries: Iterable[Entry], title: str, cache_dir: Path) -> Layer:
     """A layer of these entries, and of the folders they lie in, as a blob of the cache folder."""
     contents = {entry.name: entry.content for entry in entries}
-    folders = {parent.as_posix() for name in contents for parent in Path(name).parents if parent.name}
     with blobs.writing(cache_dir) as (file, temporary):
         sink = _Sink(file)
-        with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_CHUNK) as tar:
-            for name in sorted({*contents, *folders}):
+        with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+            for name in sorted({*contents, *_folders(contents)}):
                 _add(tar, name, contents.get(name))
         layer = Layer(*sink.finish(), title)
         blobs.keep(cache_dir, temporary, layer.descriptor.digest)
@@ -107,6 +106,16 @@ def _read(record: Path, title: str) -> Layer | None:
     return Layer(Descriptor(**known["descriptor"]), known["diff_id"], title)
 
 
+def _folders(names: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    for name in names:
+        folder = name.rpartition("/")[0]
+        while folder and folder not in found:
+            found.add(folder)
+            folder = folder.rpartition("/")[0]
+    return found
+
+
 def _add(tar: tarfile.TarFile, name: str, content: Path | bytes | Link | None) -> None:
     """One entry; a folder where there is no content."""
     info = tarfile.TarInfo(name)
@@ -135,18 +144,27 @@ class _Sink(io.RawIOBase):
         self._file = file
         self._compressor = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, 16 + isal_zlib.MAX_WBITS)
         self._plain, self._packed, self._size = hashlib.sha256(), hashlib.sha256(), 0
+        self._waiting = bytearray()
 
     def write(self, data: Any, /) -> int:
-        self._plain.update(data)
-        self._put(self._compressor.compress(data))
+        self._waiting += data
+        while len(self._waiting) >= _CHUNK:
+            self._take(_CHUNK)
         return len(data)
 
     def finish(self) -> tuple[Descriptor, str]:
         """The blob, wholly written, and its diff_id."""
+        self._take(len(self._waiting))
         self._put(self._compressor.flush())
         self._file.flush()
         descriptor = Descriptor(LAYER_GZIP, f"sha256:{self._packed.hexdigest()}", self._size)
         return descriptor, f"sha256:{self._plain.hexdigest()}"
+
+    def _take(self, size: int) -> None:
+        data = bytes(self._waiting[:size])
+        del self._waiting[:size]
+        self._plain.update(data)
+        self._put(self._compressor.compress(data))
 
     def _put(self, data: bytes) -> None:
         self._packed.update(data)

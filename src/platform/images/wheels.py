@@ -33,8 +33,8 @@ def uv_platform(base: Base) -> str:
 def export(lock: Lock) -> str:
     """The lock as a pylock.toml (PEP 751): exact files by address and hash, to be installed with no index to ask."""
     return uv_tool.run(
-        "export", "--frozen", "--quiet", "--no-emit-project", "--no-header", "--format=pylock.toml",
-        f"--project={lock.folder}", "--no-python-downloads",
+        "export", "--frozen", "--quiet", "--preview-features=pylock", "--no-emit-project", "--no-header",
+        "--format=pylock.toml", f"--project={lock.folder}", "--no-python-downloads",
         timeout_seconds=_EXPORT_SECONDS, on_log=lambda _: None,
     )  # fmt: skip
 
