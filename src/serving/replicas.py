@@ -57,6 +57,11 @@ class ReplicaSet:
             for _ in range(count):
                 added.append(await self._fork())
             await _all(worker.healthy for worker in added)
+            # One that is quicker than the next look at its memory must not slip through.
+            for worker in self._end_the_greedy():
+                if worker in added:
+                    await worker.ended
+                    raise worker.failure()
             for worker in added:
                 worker.go()
             await _all(worker.serving for worker in added)
@@ -150,13 +155,20 @@ class ReplicaSet:
                 self._log(os.getpid(), f"worker {worker.pid} serves")
 
     async def _hold_memory(self) -> None:
-        limit = self.desired.memory_limit_bytes
         while True:
-            for worker in list(self._alive):
-                used = resident_bytes(worker.pid)
-                if used > limit:
-                    self._log(os.getpid(), f"worker {worker.pid}: {worker.kill_for_memory(used, limit)}")
+            self._end_the_greedy()
             await asyncio.sleep(MEMORY_POLL_SECONDS)
+
+    def _end_the_greedy(self) -> list[Worker]:
+        """Kill the workers that are over the memory limit; gives them."""
+        limit = self.desired.memory_limit_bytes
+        greedy = []
+        for worker in list(self._alive):
+            used = resident_bytes(worker.pid)
+            if used > limit:
+                self._log(os.getpid(), f"worker {worker.pid}: {worker.kill_for_memory(used, limit)}")
+                greedy.append(worker)
+        return greedy
 
     def _line(self, pid: int, text: str) -> None:
         self.tail.append(text)

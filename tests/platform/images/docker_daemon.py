@@ -12,6 +12,7 @@ from docker.errors import DockerException
 from filelock import FileLock
 
 _START_SECONDS = 120
+_END_SECONDS = 120
 
 
 def unpacked(test_cache: Path) -> Path:
@@ -21,7 +22,10 @@ def unpacked(test_cache: Path) -> Path:
     with FileLock(f"{folder}.lock"):
         if not program.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            subprocess.run(["apt-get", "download", "docker.io"], cwd=folder, check=True, capture_output=True)
+            download = ["apt-get", "download", "docker.io"]
+            if subprocess.run(download, cwd=folder, capture_output=True, check=False).returncode:
+                subprocess.run(["apt-get", "update"], check=True, capture_output=True)
+                subprocess.run(download, cwd=folder, check=True, capture_output=True)
             (package,) = folder.glob("docker.io_*.deb")
             subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
             package.unlink()
@@ -52,7 +56,7 @@ def running(program: Path, folder: Path) -> Iterator[str]:
         yield host
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.wait(_END_SECONDS)
         mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
         for path in sorted((path for path in mounted if path.startswith(f"{folder}/")), reverse=True):
             subprocess.run(["umount", path], check=True)  # it leaves the network namespace that it shared

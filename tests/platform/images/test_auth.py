@@ -179,20 +179,18 @@ def test_an_identity_token_is_exchanged(
         push(host, "token/identity", tmp_path)
 
 
-def test_a_token_is_renewed_before_it_ends_and_when_it_was_taken_back(
-    tokens: tuple[str, TokenService], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_token_is_renewed_before_it_ends_and_when_it_was_taken_back(tokens: tuple[str, TokenService]) -> None:
     host, service = tokens
     service.asked.clear()
     with Repository(host, "token/renewed", push=True, credentials=SOMEONE) as repository:
         assert repository.digest("v1") is None
-        now = time.monotonic()
-        monkeypatch.setattr("asgard.platform.images.auth.time.monotonic", lambda: now + 50)
+        held = repository._authorizer._tokens
+        ((scopes, (token, renewed)),) = held.items()
+        assert renewed < time.monotonic() + 0.9 * service.seconds
+        held[scopes] = token, time.monotonic()
         assert repository.digest("v1") is None
         assert len(service.asked) == 2
-        repository._authorizer._tokens = {
-            scopes: ("was.taken.back", expires) for scopes, (_, expires) in repository._authorizer._tokens.items()
-        }
+        held[scopes] = "was.taken.back", time.monotonic() + 1000
         assert repository.digest("v1") is None
         assert len(service.asked) == 3
 

@@ -9,6 +9,7 @@ import pytest
 from asgard.errors import InfrastructureFailed
 from asgard.platform.images import base as bases
 from asgard.platform.images import blobs, layers, oci
+from asgard.platform.images import registry as client
 from asgard.platform.images.contents import Contents, Python, inspect
 from asgard.platform.images.layers import Entry, Link
 from asgard.platform.images.registry import Repository
@@ -198,8 +199,9 @@ def test_an_image_that_is_not_there_is_named(registry: str, tmp_path: Path) -> N
 
 
 def test_a_tag_is_asked_for_only_now_and_then_and_kept_for_a_registry_that_is_away(
-    registry: str, tmp_path: Path
+    registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(client, "ATTEMPTS", 2)
     with front.running(registry) as proxy:
         name = f"{proxy.host}/test/moving"
         first = put_image(registry, "test/moving", "latest", tmp_path, *entries(b"1"))

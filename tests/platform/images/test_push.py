@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -63,13 +64,11 @@ def test_a_second_version_with_an_equal_lock_uploads_its_model_and_what_names_it
     put(small_image(model, 1), proxy.host, model, "v1", cache)
     image = small_image(model, 2, "a little more")
     proxy.received = 0
-    started = time.monotonic()
     pushed = put(image, proxy.host, model, "v2", cache)
     assert dict(pushed.parts) == {
         "base": "present", "environment": "present", "server": "present", "model": "uploaded", "config": "uploaded",
     }  # fmt: skip
     assert proxy.received == image.layers[2].descriptor.size + image.config.size + len(image.manifest)
-    assert time.monotonic() - started < 2
 
 
 def test_another_models_repository_shares_what_is_equal(
@@ -199,7 +198,7 @@ def test_what_is_quick_says_nothing(small_image: Build, registry: str, cache: Pa
 
 def test_progress_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("asgard.platform.images.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
     lines: list[str] = []
     count = progress.counter("Uploading", 10_000_000, lines.append)
     for _ in range(10):
@@ -215,6 +214,7 @@ def test_pushing_a_large_layer_takes_little_memory(registry: str, tmp_path: Path
     program = f"""
 import resource
 from pathlib import Path
+from types import SimpleNamespace
 from asgard.platform.images.oci import LAYER, Descriptor
 from asgard.platform.images.registry import Repository
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -168,7 +168,7 @@ def test_an_upload_that_breaks_is_begun_again_with_the_whole_body(
 
 
 def test_it_waits_as_long_as_the_registry_asks_within_reason(proxy: Front, sleeps: list[float]) -> None:
-    later = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 20))
+    later = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 9000))
     proxy.faults = [
         Fault("^HEAD", status=429, headers={"Retry-After": "7"}),
         Fault("^HEAD", status=503, headers={"Retry-After": "100000"}),
@@ -177,8 +177,7 @@ def test_it_waits_as_long_as_the_registry_asks_within_reason(proxy: Front, sleep
     ]
     with Repository(proxy.host, "faults/wait") as repository:
         assert repository.digest("v1") is None
-    assert sleeps[:2] == [7.0, client.LONGEST_WAIT]
-    assert 10 < sleeps[2] <= 20
+    assert sleeps[:3] == [7.0, client.LONGEST_WAIT, client.LONGEST_WAIT]
     assert 0 <= sleeps[3] <= 5
 
 

@@ -9,7 +9,7 @@ from .servicer import serve
 
 
 def main() -> None:
-    """Print the port, then serve until SIGTERM, or until the engine that started this process is gone."""
+    """Print the port, then serve until a signal says to end, or until the engine that started this process is gone."""
     parser = argparse.ArgumentParser(prog="pulumi-resource-kubernetes")
     parser.add_argument("-tracing", "--tracing", default="", help="accepted and ignored")
     parser.add_argument("-logflow", "--logflow", action="store_true", help="accepted and ignored")
@@ -18,8 +18,8 @@ def main() -> None:
     parser.add_argument("engine", nargs="?")
     arguments, _ = parser.parse_known_args()
     stop = threading.Event()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Of the terminal; the engine says Cancel.
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     server, port = serve(os.environ, arguments.engine)
     print(port, flush=True)  # noqa: T201
     parent = os.getppid()
