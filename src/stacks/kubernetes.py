@@ -188,17 +188,22 @@ def _container(
             limits={"cpu": limits.cpu_limit, "memory": limits.memory_limit},
             requests={"cpu": cpu_request, "memory": limits.memory_limit},
         ),
-        security_context=SecurityContextArgs(
-            allow_privilege_escalation=False,
-            read_only_root_filesystem=True,
-            run_as_non_root=True,
-            capabilities=CapabilitiesArgs(drop=["ALL"]),
-        ),
+        security_context=restricted(),
         startup_probe=_probe(period_seconds=1, failure_threshold=target.rollout_timeout_seconds),
         readiness_probe=_probe(period_seconds=2, failure_threshold=2),
         liveness_probe=_probe(period_seconds=10, failure_threshold=3),
         lifecycle=LifecycleArgs(pre_stop=LifecycleHandlerArgs(sleep=SleepActionArgs(seconds=DRAIN_SECONDS))),
         volume_mounts=[VolumeMountArgs(name="tmp", mount_path="/tmp")],  # noqa: S108 - the only place to write to
+    )
+
+
+def restricted() -> SecurityContextArgs:
+    """What the restricted profile asks of every container."""
+    return SecurityContextArgs(
+        allow_privilege_escalation=False,
+        read_only_root_filesystem=True,
+        run_as_non_root=True,
+        capabilities=CapabilitiesArgs(drop=["ALL"]),
     )
 
 

@@ -9,7 +9,6 @@ from typing import Any, Final
 import pulumi
 from pulumi_kubernetes.batch.v1 import CronJob, CronJobSpecArgs, Job, JobSpecArgs, JobTemplateSpecArgs
 from pulumi_kubernetes.core.v1 import (
-    CapabilitiesArgs,
     ConfigMap,
     ConfigMapVolumeSourceArgs,
     ContainerArgs,
@@ -22,7 +21,6 @@ from pulumi_kubernetes.core.v1 import (
     SeccompProfileArgs,
     Secret,
     SecretEnvSourceArgs,
-    SecurityContextArgs,
     ServiceAccount,
     VolumeArgs,
     VolumeMountArgs,
@@ -32,7 +30,7 @@ from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, Role, RoleBinding, RoleRef
 
 from .. import naming
 from . import renewal
-from .kubernetes import cluster_provider
+from .kubernetes import cluster_provider, restricted
 from .spec import PlatformSpec
 
 SCHEDULE: Final = "17 */4 * * *"
@@ -155,12 +153,7 @@ def _pod(spec: PlatformSpec, script: ConfigMap, key: Secret) -> PodTemplateSpecA
                     command=["python3", f"/renewal/{SCRIPT}"],
                     env=[EnvVarArgs(name=name, value=value) for name, value in variables.items()],
                     env_from=[EnvFromSourceArgs(secret_ref=SecretEnvSourceArgs(name=key.metadata.name))],
-                    security_context=SecurityContextArgs(
-                        allow_privilege_escalation=False,
-                        read_only_root_filesystem=True,
-                        run_as_non_root=True,
-                        capabilities=CapabilitiesArgs(drop=["ALL"]),
-                    ),
+                    security_context=restricted(),
                     volume_mounts=[VolumeMountArgs(name="script", mount_path="/renewal")],
                 )
             ],

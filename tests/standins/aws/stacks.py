@@ -9,6 +9,7 @@ import pulumi
 from pulumi import automation as auto
 
 from asgard import naming
+from asgard.platform import engine
 from asgard.stacks import ecr
 from asgard.stacks.spec import DeploymentConfig, KubernetesConfig, ModelSpec, Release
 
@@ -75,21 +76,6 @@ class Run:
         return "\n".join(self.errors)
 
 
-class _Quick(auto.Stack):
-    """Without the calls of the command around each operation."""
-
-    def __init__(self, name: str, workspace: auto.LocalWorkspace) -> None:
-        self.name = name
-        self.workspace = workspace
-        self._mode = None  # type: ignore[assignment]
-
-    def outputs(self) -> Any:
-        return {}
-
-    def info(self, show_secrets: bool = True) -> Any:
-        return object()
-
-
 class Stack:
     """One of a folder and a file backend of its own. Operations do not raise."""
 
@@ -107,7 +93,7 @@ class Stack:
         attached = {**self.environment, "PULUMI_DEBUG_PROVIDERS": f"aws:{port}"}
         workspace = auto.LocalWorkspace(str(folder), program=program(), pulumi_command=command, env_vars=attached)
         workspace.create_stack("iris")
-        self._stack = _Quick("iris", workspace)
+        self._stack = engine._Stack("iris", workspace)
 
     def up(self, declare: Program | None = None) -> Run:
         return self._run(self._stack.up, declare)
