@@ -31,6 +31,10 @@ def restart_missing(settings: Settings, runtime: LocalRuntime) -> None:
         if control.status(directory) is not None:
             continue
         model = directory.name
+        if control.hangs(directory):
+            # Its workers may well serve; whoever deploys or destroys the model ends it.
+            _log.warning("a model's parent does not answer", model=model)
+            continue
         try:
             with model_lock(settings.data_dir, model):
                 _log.info("starting a model again", model=model)

@@ -3,7 +3,9 @@
 import contextlib
 import json
 import os
+import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -15,7 +17,7 @@ from typing import IO, Any
 
 from . import desired as files
 from .desired import ApplyFailed, Desired, Status
-from .processes import alive, clean_environment
+from .processes import alive, clean_environment, tree
 
 START_SECONDS = 40.0
 """How long to wait for a parent that was just started, also where a former one is ending."""
@@ -27,6 +29,11 @@ GRACE_SECONDS = 40.0
 """Beyond the time an apply was given: for a parent that undoes what has failed."""
 
 STOP_SECONDS = 90.0
+
+KILL_SECONDS = 10.0
+
+_CREDENTIALS = struct.calcsize("3i")
+"""Bytes of Linux's `struct ucred`: process, user and group, of whoever called `listen` on the other end."""
 
 _SOCKET_PATH_MAX = 100
 """Bytes; the limit is 108 on Linux and 104 on macOS."""
@@ -52,8 +59,10 @@ def apply(
 
     `environment`: the user's variables; they go to the workers over a socket and are kept in memory alone.
     `timeout_seconds`: for new workers to become healthy. `on_log`: gets what they print meanwhile. Raises ApplyFailed;
-    then what ran before runs on.
+    then what ran before runs on, unless its parent hung: then it was ended first.
     """
+    if status(model_dir) is None:
+        _end_hanging(model_dir)
     request = {
         "command": "apply",
         "desired": files.to_json(desired),
@@ -109,26 +118,60 @@ def status(model_dir: Path) -> Status | None:
 def stop(model_dir: Path) -> None:
     """End the model's workers, after what they are answering, and its parent, and remove desired.json.
 
-    Returns when the processes are gone and the port refuses connections. Tolerant of nothing being there. Raises
-    TimeoutError.
+    Returns when the processes are gone and the port refuses connections. A parent that does not answer is killed, with
+    all below it. Tolerant of nothing being there. Raises TimeoutError.
     """
     wanted = None
     with contextlib.suppress(ValueError):
         wanted = files.read(model_dir)
     running = status(model_dir)
     (model_dir / files.FILE).unlink(missing_ok=True)
-    deadline = time.monotonic() + STOP_SECONDS
-    if running is None:
-        # Workers whose parent was killed end by themselves; what else listens on the port is not ours.
-        if wanted is not None:
-            _wait(lambda: not _accepts(wanted.host, wanted.port), time.monotonic() + 6)
-        return
-    with contextlib.suppress(_NoAnswer, OSError), _request(model_dir, {"command": "stop"}, STOP_SECONDS) as answers:
-        for _ in answers:
-            pass
-    pids = (running.parent_pid, *running.worker_pids)
-    if not _wait(lambda: not any(alive(pid) for pid in pids), deadline):
+    if running is not None:
+        deadline = time.monotonic() + STOP_SECONDS
+        with contextlib.suppress(_NoAnswer, OSError), _request(model_dir, {"command": "stop"}, STOP_SECONDS) as answers:
+            for _ in answers:
+                pass
+        pids = (running.parent_pid, *running.worker_pids)
+        if _wait(lambda: not any(alive(pid) for pid in pids), deadline):
+            return
+    if not _end_hanging(model_dir) and running is not None:
         raise TimeoutError(f"Processes of the model in {model_dir} have not ended: {[p for p in pids if alive(p)]}")
+    # Workers whose parent was killed end by themselves; what else listens on the port is not ours.
+    if wanted is not None:
+        _wait(lambda: not _accepts(wanted.host, wanted.port), time.monotonic() + 6)
+
+
+def hangs(model_dir: Path) -> bool:
+    """Whether there is a parent, for a caller that got no answer from it."""
+    return _listening_pid(model_dir) is not None
+
+
+def _end_hanging(model_dir: Path) -> bool:
+    """Kill a parent that does not answer, and all below it; False: there is none."""
+    parent = _listening_pid(model_dir)
+    if parent is None:
+        return False
+    pids = list(tree(parent))
+    for pid in (parent, *pids):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    if not _wait(lambda: not any(alive(pid) for pid in pids), time.monotonic() + KILL_SECONDS):
+        raise TimeoutError(f"Processes of the model in {model_dir} were killed and are there: {pids}")
+    return True
+
+
+def _listening_pid(model_dir: Path) -> int | None:
+    """Who listens on the model's control socket, as the kernel knows it; None: nobody."""
+    if sys.platform != "linux":
+        return None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as connection:
+        try:
+            with _short(model_dir / files.SOCKET) as path:
+                connection.connect(path)
+        except OSError:
+            return None
+        pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS))
+    return int(pid)
 
 
 def _apply(model_dir: Path, request: Mapping[str, Any], timeout_seconds: float, on_log: Callable[[str], None]) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _PASSED = {"PATH", "HOME", "LANG", "TMPDIR"}
@@ -55,19 +55,28 @@ def alive(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
-def resident_bytes(pid: int) -> int:
-    """Resident memory of a process and its descendants."""
-    total = 0
+def tree(pid: int) -> Iterator[int]:
+    """A process and its descendants; nothing of what is gone."""
     with contextlib.suppress(OSError):
-        total = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
         for thread in Path(f"/proc/{pid}/task").iterdir():
             with contextlib.suppress(OSError):
                 for child in (thread / "children").read_text().split():
-                    total += resident_bytes(int(child))
-    return total
+                    yield from tree(int(child))
+        yield pid
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process and its descendants."""
+    return sum(map(_resident, tree(pid)))
 
 
 def kill_group(pid: int) -> None:
     """SIGKILL a group by its leader, also one whose leader has ended; tolerant of what is gone."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
+
+
+def _resident(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+    return 0

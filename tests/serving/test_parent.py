@@ -19,7 +19,7 @@ import pytest
 
 from asgard.serving import control, server_log
 from asgard.serving.desired import ApplyFailed, to_json
-from asgard.serving.processes import alive
+from asgard.serving.processes import alive, tree
 
 from .parents import Model, Parents, until
 
@@ -375,3 +375,34 @@ def test_a_model_in_a_folder_with_a_long_path_is_served(parents: Parents) -> Non
     assert model.predict(0).status_code == 200
     model.stop()
     assert model.refuses()
+
+
+@pytest.fixture
+def hanging(parents: Parents, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Model, set[int]]]:
+    """A model whose parent does not answer, and the processes it consists of."""
+    model = parents.model()
+    model.apply(replicas=2)
+    status = model.status()
+    monkeypatch.setattr(control, "ANSWER_SECONDS", 0.5)
+    os.kill(status.parent_pid, signal.SIGSTOP)
+    pids = set(tree(status.parent_pid))
+    assert pids > {status.parent_pid, *status.worker_pids}
+    yield model, pids
+    for pid in pids:
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_model_whose_parent_hangs_is_stopped_all_the_same(hanging: tuple[Model, set[int]]) -> None:
+    model, pids = hanging
+    model.stop()
+    assert not any(alive(pid) for pid in pids)
+    assert model.refuses()
+    assert not (model.folder / "desired.json").exists()
+
+
+def test_an_apply_to_a_parent_that_hangs_starts_another(hanging: tuple[Model, set[int]]) -> None:
+    model, pids = hanging
+    model.apply("obedient", 2)
+    assert model.version() == "2"
+    assert not any(alive(pid) for pid in pids)
