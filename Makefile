@@ -21,7 +21,7 @@ demo: setup ## Deploys examples/quickstart/train.py through a running API and pr
 	@$(run) python tools/demo.py
 
 test: setup ## All tests
-	@$(run) pytest
+	@$(run) pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 check: environment ## Linter, formatter, types, layers
 	@$(run) ruff check

@@ -23,6 +23,25 @@ _OF_CLUSTER = [
 collect_ignore = [] if _CLUSTER else _OF_CLUSTER
 collect_ignore_glob = [] if _CLUSTER else ["standins/test_aws*", "standins/test_kubernetes*"]
 
+# Longest first, as the last one to begin is the one that the others wait for.
+_LONGEST = ("e2e/test_failures.py", "e2e", "serving/test_parent.py", "platform", "serving")
+_HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Share the tests out to the workers of `make test`: a file goes to one, and so does all that needs the cluster."""
+    on_cluster = {item.path for item in items if "cluster" in getattr(item, "fixturenames", ())}
+
+    def rank(item: pytest.Item) -> int:
+        if item.path in on_cluster:
+            return -1
+        name = item.path.relative_to(_HERE).as_posix()
+        return next((index for index, prefix in enumerate(_LONGEST) if name.startswith(prefix)), len(_LONGEST))
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("cluster" if item.path in on_cluster else item.location[0]))
+    items.sort(key=rank)
+
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:

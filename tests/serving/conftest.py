@@ -8,6 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+from uv import find_uv_bin
 
 from asgard.serving import SERVER_REQUIREMENTS
 
@@ -37,11 +39,14 @@ def environment(cache: Path, requirements: tuple[str, ...]) -> Path:
     folder = cache / "serving" / key
     python = folder / "bin" / "python"
     done = folder / "complete"
-    if not done.exists():
-        subprocess.run(["uv", "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], check=True)
-        install = ["uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python)]
-        subprocess.run([*install, *requirements], check=True)
-        done.touch()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not done.exists():
+            uv = find_uv_bin()
+            subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], check=True)
+            install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python)]
+            subprocess.run([*install, *requirements], check=True)
+            done.touch()
     return python
 
 
