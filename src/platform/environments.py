@@ -12,20 +12,21 @@ import sys
 import time
 import tomllib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Final
 
 import tomlkit
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from .. import serving
 from ..errors import EnvironmentUnavailable, RequirementsConflict
 from ..settings import Settings
-from . import conflicts, constraints, pythons, uv_tool
+from . import conflicts, constraints, processes, pythons, uv_tool
 from .uv_tool import OnLog, UvFailed
 
 FRESH_SECONDS: Final = 600.0
@@ -124,17 +125,34 @@ def ensure(lock: Lock, settings: Settings, on_log: OnLog) -> Environment:
     """
     path = settings.cache_dir / "environments" / lock.digest
     environment = Environment(path, path / "bin" / "python")
-    if _is_ready(environment):
-        return environment
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Built in place, as scripts in bin/ hold the path; the marker says that it is whole.
+    # Built in place, as scripts in bin/ hold the path; the marker says that it is whole, and when it was last wanted.
     with FileLock(f"{path}.lock"):
         if not _is_ready(environment):
             shutil.rmtree(path, ignore_errors=True)
             _install(lock, path, settings, on_log)
             _add_early_imports(path)
-            (path / _READY).touch()
+        (path / _READY).touch()
     return environment
+
+
+def prune(cache_dir: Path, before: float) -> list[Path]:
+    """Remove the environments that were last wanted before that time and that no process runs from; gives them.
+
+    What is wanted again is installed again. Other data folders may share the cache, so processes tell what is used.
+    """
+    removed = []
+    for path in (cache_dir / "environments").glob("*/"):
+        with suppress(Timeout), FileLock(f"{path}.lock", timeout=0):
+            if _last_wanted(path) < before and not processes.run_from(path):
+                shutil.rmtree(path, ignore_errors=True)
+                removed.append(path)
+    return removed
+
+
+def _last_wanted(path: Path) -> float:
+    marker = path / _READY
+    return (marker if marker.exists() else path).stat().st_mtime
 
 
 def _is_ready(environment: Environment) -> bool:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 import psutil
@@ -16,6 +17,15 @@ def tree(pid: int) -> list[psutil.Process]:
         return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+
+
+def run_from(folder: Path) -> bool:
+    """Whether a process's program, or a file that it was given, lies in the folder."""
+    return any(
+        argument.startswith(f"{folder}/")
+        for process in psutil.process_iter(["cmdline"])
+        for argument in process.info["cmdline"] or ()
+    )
 
 
 def exceeds(processes: Iterable[psutil.Process], limit_bytes: int) -> bool:

@@ -16,6 +16,7 @@ from ..settings import Settings
 from ..stacks.provider import image, local_server, servicer
 from ..stacks.provider.local_server import LocalRuntime
 from . import (
+    cache,
     deploy,
     engine_install,
     journal,
@@ -47,6 +48,9 @@ STARTING_SECONDS = 30.0
 PUT_RIGHT_SECONDS = 15.0
 """Between attempts to undo what an earlier process left, while MLflow or the engine does not let it."""
 
+PRUNE_SECONDS = 86400.0
+"""Between looks for what the cache folder may lose."""
+
 _log = structlog.get_logger("asgard.platform")
 
 
@@ -70,6 +74,7 @@ class Platform:
         self._features.start()
         self._status.start()
         threading.Thread(target=self._prepare, name="prepare", daemon=True).start()
+        threading.Thread(target=self._prune, name="prune", daemon=True).start()
 
     def stop(self) -> None:
         """End what `start` started. The models go on serving."""
@@ -131,6 +136,15 @@ class Platform:
         self._tools.set_result(tools)
         while not _put_right(tools) and not self._stopped.wait(PUT_RIGHT_SECONDS):
             continue
+
+    def _prune(self) -> None:
+        while True:
+            try:
+                cache.prune(self._settings.cache_dir)
+            except OSError:
+                _log.exception("the cache folder could not be pruned")
+            if self._stopped.wait(PRUNE_SECONDS):
+                return
 
     def _service_trouble(self) -> str | None:
         """Why nothing can be deployed; None: it can. "starting" while that is so."""

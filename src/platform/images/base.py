@@ -142,6 +142,6 @@ def _fetch(layers: list[Descriptor], source: Repository, cache_dir: Path, on_log
 
 def _manifest(digest: str, source: Repository, cache_dir: Path) -> bytes:
     path = blobs.path(cache_dir, Descriptor(oci.MANIFEST, digest, 0).digest)
-    if not path.exists():
+    if not blobs.has(cache_dir, digest):
         blobs.add(cache_dir, source.manifest(digest)[0])
     return path.read_bytes()

@@ -20,10 +20,29 @@ def path(cache_dir: Path, digest: str) -> Path:
     return folder(cache_dir) / "blobs" / digest.replace(":", "/")
 
 
+def has(cache_dir: Path, digest: str) -> bool:
+    """Whether the blob is there; asking counts as a use of it."""
+    try:
+        os.utime(path(cache_dir, digest))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def prune(cache_dir: Path, before: float) -> list[Path]:
+    """Remove the blobs that were last used before that time, and what was not finished; gives them."""
+    unused = [
+        file for file in (folder(cache_dir) / "blobs").rglob("*") if file.is_file() and file.stat().st_mtime < before
+    ]
+    for file in unused:
+        file.unlink(missing_ok=True)
+    return unused
+
+
 def add(cache_dir: Path, content: bytes) -> str:
     """Keep a small one; its digest."""
     digest = digest_of(content)
-    if not path(cache_dir, digest).exists():
+    if not has(cache_dir, digest):
         with writing(cache_dir) as (file, temporary):
             file.write(content)
             file.flush()

@@ -78,7 +78,7 @@ def cached(key: str, title: str, cache_dir: Path, make: Callable[[], Layer]) -> 
     record.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(record.with_suffix(".lock")):
         found = _read(record, title)
-        if found is None or not blobs.path(cache_dir, found.descriptor.digest).exists():
+        if found is None or not blobs.has(cache_dir, found.descriptor.digest):
             found = make()
             temporary = record.with_suffix(".new")
             temporary.write_text(json.dumps({"descriptor": asdict(found.descriptor), "diff_id": found.diff_id}))

@@ -116,10 +116,9 @@ class Repository:
 
     def download(self, wanted: Descriptor, cache_dir: Path, on_bytes: OnBytes) -> Path:
         """A blob's file in the cache folder, fetched unless it is there."""
-        path = blobs.path(cache_dir, wanted.digest)
-        if not path.exists():
+        if not blobs.has(cache_dir, wanted.digest):
             self._persist(lambda: self._download(wanted, cache_dir, on_bytes))
-        return path
+        return blobs.path(cache_dir, wanted.digest)
 
     def upload(
         self, blob: Descriptor, content: Callable[[], Path], on_bytes: OnBytes, mount_from: str | None = None
