@@ -28,6 +28,7 @@ _LONGEST = ("e2e/test_failures.py", "e2e", "serving/test_parent.py", "platform",
 _HERE = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Share the tests out to the workers of `make test`: a file goes to one, and so does all that needs the cluster."""
     on_cluster = {item.path for item in items if "cluster" in getattr(item, "fixturenames", ())}

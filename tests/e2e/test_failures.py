@@ -104,12 +104,17 @@ def mortal(make_live: Callable[..., Live]) -> Live:
     return live
 
 
+@pytest.fixture(scope="module")
+def mortal_url(mortal: Live) -> str:
+    """Of the model `iris`, which serves there."""
+    return str(mortal.deploy(EXAMPLE.read_text(), "iris")["inference_url"])
+
+
 @pytest.mark.parametrize("stage", ["environment", "training", "registration", "bundle", "infrastructure"])
 def test_after_kill_9_at_any_stage_the_old_version_answers_and_the_next_deploy_succeeds(
-    mortal: Live, stage: str
+    mortal: Live, mortal_url: str, stage: str
 ) -> None:
-    live = mortal
-    url = live.deploy(EXAMPLE.read_text(), "iris")["inference_url"]
+    live, url = mortal, mortal_url
     script = "import time\nprint('started')\ntime.sleep(1)\n" + EXAMPLE.read_text()
     with (
         httpx.Client(timeout=900) as client,

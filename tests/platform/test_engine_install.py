@@ -83,8 +83,8 @@ def go(bin_dir: Path, tmp_path: Path) -> Callable[..., None]:
     def put(build: str = "", version: str = "1.99.0") -> None:
         sdk = tmp_path / "sdk"
         for name in ("python/dist/pulumi-resource-pulumi-python", "python/cmd/pulumi-language-python-exec"):
-            script(sdk / name, "true")
-            (sdk / name).chmod(0o444)  # as in Go's module cache
+            (sdk / name).unlink(missing_ok=True)
+            script(sdk / name, "true").chmod(0o444)  # as in Go's module cache
         script(bin_dir / "go", GO.format(build=build, version=version, sdk=sdk))
 
     return put
