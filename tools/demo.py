@@ -89,18 +89,18 @@ class Place:
 
 
 @contextmanager
-def place(target: str) -> Iterator[Place]:
-    """What the demo runs on, for as long as the block lasts."""
+def place(target: str, folder: Path) -> Iterator[Place]:
+    """What to work on for as long as the block lasts; all that is kept is in `folder`."""
     if target == "local":
-        yield Place(DATA_DIR, {})
+        yield Place(folder, {})
         return
-    data_dir = DATA_DIR / "kubernetes"
+    data_dir = folder / "kubernetes"
     if "KUBECONFIG" in os.environ and "ASGARD_REGISTRY" in os.environ:
         own = {name: value for name, value in os.environ.items() if name in OF_A_CLUSTER}
         with provider(Place(data_dir, {**own, "ASGARD_TARGET": "kubernetes"})) as found:
             yield found
         return
-    with cluster() as settings:
+    with cluster(folder / "cluster") as settings:
         for path in data_dir.glob("*"):  # Of a cluster that is gone.
             if path.name != "pulumi-home":
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -109,9 +109,8 @@ def place(target: str) -> Iterator[Place]:
 
 
 @contextmanager
-def cluster() -> Iterator[dict[str, str]]:
+def cluster(folder: Path) -> Iterator[dict[str, str]]:
     """The tests' cluster and its registry; gives the settings with which Asgard uses them."""
-    folder = DATA_DIR / "cluster"
     command = [sys.executable, "-m", "tests.cluster"]
     say("Bringing up a Kubernetes cluster on this machine (the first time, its programs are built: some ten minutes)")
     up = [*command, "up", "--for-process", str(os.getpid()), str(folder)]
@@ -273,7 +272,7 @@ def main() -> None:
         signal.signal(number, end)
     url = os.environ.get("ASGARD_URL", "http://localhost:8000").rstrip("/")
     must_be_free(address(url)[1])
-    with suppress(KeyboardInterrupt), place(target) as found, running_api(url, found):
+    with suppress(KeyboardInterrupt), place(target, DATA_DIR) as found, running_api(url, found):
         workflow(url, found)
 
 
