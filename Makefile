@@ -1,6 +1,6 @@
 # `make help` lists the targets. Each is a thin call; uv is installed into .tools/ where there is none.
 .DEFAULT_GOAL := help
-.PHONY: help setup environment demo test check serve bench clean
+.PHONY: help setup environment engine demo test check serve bench clean
 
 # Another environment that is active, and a wish for no byte code, are the caller's; neither is for this project's.
 unexport VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
@@ -14,11 +14,14 @@ help: ## This list
 environment:
 	@$(uv) sync --locked --quiet
 
-setup: environment ## Everything that the rest needs: the environment, and a Pulumi CLI
+engine: environment
 	@$(run) python -m asgard.platform.engine_install
 
-demo: setup ## Deploys examples/quickstart/train.py through a running API and predicts with it
-	@$(run) python tools/demo.py
+setup: engine ## Everything that the rest needs: the environment, a Pulumi CLI, and for root on Debian a Kubernetes
+	@$(run) python -m tests.cluster prepare
+
+demo: engine ## Deploys examples/quickstart/train.py through a running API and predicts with it; TARGET=kubernetes
+	@$(run) python tools/demo.py $(if $(TARGET),--target $(TARGET))
 
 test: setup ## All tests
 	@$(run) pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
@@ -30,10 +33,10 @@ check: environment ## Linter, formatter, types, layers
 	@$(run) mypy tools bench
 	@$(run) lint-imports
 
-serve: setup ## The API on 127.0.0.1:8000
+serve: engine ## The API on 127.0.0.1:8000
 	@$(run) asgard serve
 
-bench: setup ## Seconds from a POST to the first prediction
+bench: engine ## Seconds from a POST to the first prediction
 	@$(run) python bench/deploy.py
 
 clean: ## Removes what these targets made in this folder

@@ -12,16 +12,7 @@ from asgard.settings import Settings
 
 from .standins import path_with_cli
 
-# What needs root, Debian packages, a Kubernetes built from source or a stand-in of AWS is not part of `make test` yet.
-# ASGARD_TEST_CLUSTER=1 pytest includes it.
-_CLUSTER = bool(os.environ.get("ASGARD_TEST_CLUSTER"))
-pytest_plugins = ["tests.cluster.fixtures", "tests.standins.aws.fixtures"] if _CLUSTER else []
-_OF_CLUSTER = [
-    "cluster", "e2e/test_kubernetes.py", "platform/images", "platform/test_ecr.py", "stacks/test_renewal.py",
-    "standins/aws",
-]  # fmt: skip
-collect_ignore = [] if _CLUSTER else _OF_CLUSTER
-collect_ignore_glob = [] if _CLUSTER else ["standins/test_aws*", "standins/test_kubernetes*"]
+pytest_plugins = ["tests.cluster.fixtures", "tests.standins.aws.fixtures"]
 
 # Longest first, as the last one to begin is the one that the others wait for.
 _LONGEST = ("e2e/test_failures.py", "e2e", "serving/test_parent.py", "platform", "serving")

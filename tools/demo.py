@@ -1,15 +1,26 @@
-"""The workflow of the README, for real: an API of its own on a folder of its own, one POST, and what it answers."""
+"""The workflow of the README, for real: an API of its own on a folder of its own, one POST, and what it answers.
 
+    python tools/demo.py [--target local|kubernetes]
+
+On Kubernetes: on the cluster and registry that KUBECONFIG and ASGARD_REGISTRY name, else on the tests' cluster, brought
+up for the demo.
+"""
+
+import argparse
 import base64
 import json
 import os
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,9 +29,19 @@ import httpx
 
 CHECKOUT = Path(__file__).parents[1]
 DATA_DIR = CHECKOUT / ".demo"
+ASGARD = str(Path(sys.executable).with_name("asgard"))
 MODEL = "iris"
+PLATFORM = "platform"
 READY_SECONDS = 300
 DEPLOY_SECONDS = 2400
+
+OF_A_CLUSTER = [
+    f"ASGARD_{name}"
+    for name in (
+        "REGISTRY", "BASE_IMAGE", "IMAGE_PLATFORM", "KUBE_CONTEXT", "NAMESPACE", "PULL_USERNAME", "PULL_PASSWORD",
+        "ROLLOUT_TIMEOUT_SECONDS",
+    )
+]  # fmt: skip
 
 REQUEST = {
     "script_content": base64.b64encode((CHECKOUT / "examples/quickstart/train.py").read_bytes()).decode(),
@@ -40,13 +61,97 @@ def show(call: str, answer: Any) -> None:
     say(f"\n$ {call}\n{json.dumps(answer, indent=2)}")
 
 
-def own_environment() -> dict[str, str]:
-    """The caller's, without settings that would make the demo work on anything but its own folder."""
-    kept = {"ASGARD_CACHE_DIR"}
-    environment = {
-        name: value for name, value in os.environ.items() if name in kept or not name.startswith(("ASGARD_", "MLFLOW_"))
-    }
-    return environment | {"ASGARD_DATA_DIR": str(DATA_DIR)}
+@dataclass(frozen=True)
+class Place:
+    """Where the demo works. `settings`: what the API and its commands get of ASGARD_* variables, and more."""
+
+    data_dir: Path
+    settings: Mapping[str, str]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The caller's, without settings that would make the demo work on anything else."""
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name == "ASGARD_CACHE_DIR" or not name.startswith(("ASGARD_", "MLFLOW_"))
+        }
+        return {**kept, **self.settings, "ASGARD_DATA_DIR": str(self.data_dir)}
+
+    @property
+    def shown(self) -> str:
+        """What to type before a command of one's own."""
+        shown = {**self.settings, "ASGARD_DATA_DIR": str(self.data_dir)}
+        return " ".join(f"{name}={shlex.quote(value)}" for name, value in shown.items() if "PASSWORD" not in name)
+
+    def asgard(self, *arguments: str) -> int:
+        return subprocess.run([ASGARD, *arguments], env=self.environment, check=False).returncode
+
+
+@contextmanager
+def place(target: str, folder: Path) -> Iterator[Place]:
+    """What to work on for as long as the block lasts; all that is kept is in `folder`."""
+    if target == "local":
+        yield Place(folder, {})
+        return
+    data_dir = folder / "kubernetes"
+    if "KUBECONFIG" in os.environ and "ASGARD_REGISTRY" in os.environ:
+        own = {name: value for name, value in os.environ.items() if name in OF_A_CLUSTER}
+        with provider(Place(data_dir, {**own, "ASGARD_TARGET": "kubernetes"})) as found:
+            yield found
+        return
+    with cluster(folder / "cluster") as settings:
+        for path in data_dir.glob("*"):  # Of a cluster that is gone.
+            if path.name != "pulumi-home":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with provider(Place(data_dir, settings)) as found:
+            yield found
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[dict[str, str]]:
+    """The tests' cluster and its registry; gives the settings with which Asgard uses them."""
+    command = [sys.executable, "-m", "tests.cluster"]
+    say("Bringing up a Kubernetes cluster on this machine (the first time, its programs are built: some ten minutes)")
+    up = [*command, "up", "--for-process", str(os.getpid()), str(folder)]
+    try:
+        done = subprocess.run(up, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode != 0:
+            sys.exit("There is no cluster to show this on. Name your own with KUBECONFIG and ASGARD_REGISTRY.")
+        exports = [word for word in shlex.split(done.stdout) if word != "export"]
+        yield dict(word.split("=", 1) for word in exports)
+    finally:
+        say("Taking the cluster away …")
+        subprocess.run([*command, "down", str(folder)], cwd=CHECKOUT, check=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def provider(found: Place) -> Iterator[Place]:
+    """With Pulumi's plugin `kubernetes`; where that cannot be downloaded, with the tests' stand-in for it."""
+    plugin = ["plugin", "install", "resource", "kubernetes", version("pulumi-kubernetes")]
+    if subprocess.run([ASGARD, "pulumi", "--", *plugin], env=found.environment, capture_output=True).returncode == 0:
+        yield found
+        return
+    say("The provider plugin cannot be downloaded: the tests' stand-in for it, tests/standins/kubernetes, is used.")
+    stand_in = subprocess.Popen(
+        [sys.executable, "-m", "tests.standins.kubernetes"],
+        cwd=CHECKOUT,
+        env=found.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert stand_in.stdout is not None
+        attached = {
+            "PULUMI_DEBUG_PROVIDERS": f"kubernetes:{int(stand_in.stdout.readline())}",
+            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+        }
+        yield Place(found.data_dir, {**found.settings, **attached})
+    finally:
+        stand_in.terminate()
+        stand_in.wait()
 
 
 def address(url: str) -> tuple[str, int]:
@@ -69,18 +174,16 @@ def must_be_free(port: int) -> None:
 
 
 @contextmanager
-def running_api(url: str) -> Iterator[None]:
+def running_api(url: str, found: Place) -> Iterator[None]:
     """`asgard serve`, ready to deploy; ended, with the demo's model, when the block is left."""
     _, port = address(url)
-    must_be_free(port)
-    DATA_DIR.mkdir(exist_ok=True)
-    asgard = str(Path(sys.executable).with_name("asgard"))
-    log = DATA_DIR / "api.log"
-    say(f"$ ASGARD_DATA_DIR={DATA_DIR} asgard serve --port {port}     (its log: {log})")
+    found.data_dir.mkdir(parents=True, exist_ok=True)
+    log = found.data_dir / "api.log"
+    say(f"$ {found.shown} \\\n    asgard serve --port {port}     (its log: {log})")
     with log.open("ab") as output:
         api = subprocess.Popen(
-            [asgard, "serve", "--host", "127.0.0.1", "--port", str(port)],
-            env=own_environment(),
+            [ASGARD, "serve", "--host", "127.0.0.1", "--port", str(port)],
+            env=found.environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -93,8 +196,18 @@ def running_api(url: str) -> Iterator[None]:
         say("\nStopping the API and taking the model down …")
         api.send_signal(signal.SIGTERM)  # It finishes a deploy that is under way.
         api.wait()
-        if (DATA_DIR / "stacks" / f"Pulumi.{MODEL}.yaml").exists():
-            subprocess.run([asgard, "destroy", MODEL, "--yes"], env=own_environment(), check=True)
+        take_down(found)
+
+
+def take_down(found: Place) -> None:
+    """The demo's stacks: the model's, and what models share."""
+    failed = 0
+    if (found.data_dir / "stacks" / f"Pulumi.{MODEL}.yaml").exists():
+        failed = found.asgard("destroy", MODEL, "--yes")
+    if not failed and (found.data_dir / "stacks" / f"Pulumi.{PLATFORM}.yaml").exists():
+        failed = found.asgard("pulumi", "--", "destroy", "--yes", "--skip-preview", "--remove", "-s", PLATFORM)
+    if failed:
+        sys.exit(f"Not all is taken down. What is left is in the stacks of {found.data_dir}.")
 
 
 def wait_until_ready(url: str, api: subprocess.Popen[bytes], log: Path) -> None:
@@ -140,31 +253,50 @@ def get(url: str, path: str) -> None:
     show(f"curl {url}{path}", httpx.get(f"{url}{path}").raise_for_status().json())
 
 
+END = (signal.SIGTERM, signal.SIGHUP)
+
+
+def end(*_: object) -> None:
+    """Leave nothing running; a second signal, which some launchers send, does not break into that."""
+    for number in END:
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(1)
+
+
 def main() -> None:
     """Run the workflow; leave it running for as long as somebody watches."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(1))  # So that nothing is left running.
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target", choices=["local", "kubernetes"], default="local")
+    target = parser.parse_args().target
+    for number in END:
+        signal.signal(number, end)
     url = os.environ.get("ASGARD_URL", "http://localhost:8000").rstrip("/")
-    with running_api(url), suppress(KeyboardInterrupt):
-        shown = {**REQUEST, "script_content": "$(base64 -w0 examples/quickstart/train.py)"}
-        say(f"\n$ curl {url}/mlops/deploy -H 'Content-Type: application/json' -d @- <<JSON")
-        say(f"{json.dumps(shown, indent=2)}\nJSON")
-        answer = deploy(url)
-        say(json.dumps(answer, indent=2))
-        get(url, "/mlops/models")
-        get(url, f"/mlops/models/{MODEL}")
-        get(url, "/mlops/status")
-        predict = f"{answer['inference_url']}/predict"
-        predictions = httpx.post(predict, json=PREDICT).raise_for_status().json()
-        show(f"curl {predict} -H 'Content-Type: application/json' -d '{json.dumps(PREDICT)}'", predictions)
-        if sys.stdin.isatty():
-            say(
-                f"\nThe API runs at {url} (see {url}/docs) and the model serves until Ctrl-C. Meanwhile:\n"
-                f"  ASGARD_DATA_DIR='{DATA_DIR}' uv run asgard pulumi -- stack output -s {MODEL}"
-            )
-        say(f"\nThe model serves at {answer['inference_url']}")
-        if sys.stdin.isatty():
-            signal.pause()
+    must_be_free(address(url)[1])
+    with suppress(KeyboardInterrupt), place(target, DATA_DIR) as found, running_api(url, found):
+        workflow(url, found)
+
+
+def workflow(url: str, found: Place) -> None:
+    """One POST and one prediction; then wait for who watches to end it."""
+    shown = {**REQUEST, "script_content": "$(base64 -w0 examples/quickstart/train.py)"}
+    say(f"\n$ curl {url}/mlops/deploy -H 'Content-Type: application/json' -d @- <<JSON")
+    say(f"{json.dumps(shown, indent=2)}\nJSON")
+    answer = deploy(url)
+    say(json.dumps(answer, indent=2))
+    get(url, "/mlops/models")
+    get(url, f"/mlops/models/{MODEL}")
+    get(url, "/mlops/status")
+    predict = f"{answer['inference_url']}/predict"
+    predictions = httpx.post(predict, json=PREDICT).raise_for_status().json()
+    show(f"curl {predict} -H 'Content-Type: application/json' -d '{json.dumps(PREDICT)}'", predictions)
+    if sys.stdin.isatty():
+        say(
+            f"\nThe API runs at {url} (see {url}/docs) and the model serves until Ctrl-C. Meanwhile:\n"
+            f"  {found.shown} uv run asgard pulumi -- stack output -s {MODEL}"
+        )
+    say(f"\nThe model serves at {answer['inference_url']}")
+    if sys.stdin.isatty():
+        signal.pause()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import base64
 import logging
+import os
 import re
 import threading
 from dataclasses import dataclass
@@ -48,6 +49,14 @@ def region_of(host: str) -> str | None:
     """The region of a private registry of ECR, which its host's name says; None for any other registry."""
     found = _HOST.fullmatch(host)
     return None if found is None else found[1]
+
+
+def endpoint() -> str | None:
+    """URL of ECR's API where the environment names another than the region's public one, as for a VPC endpoint.
+
+    Source: https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
+    """
+    return os.environ.get("AWS_ENDPOINT_URL_ECR") or os.environ.get("AWS_ENDPOINT_URL")
 
 
 def credentials(region: str) -> Credentials:

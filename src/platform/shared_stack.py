@@ -11,7 +11,7 @@ from .. import naming
 from ..errors import DeployInProgress, InfrastructureFailed
 from ..settings import Settings
 from ..stacks.spec import KubernetesConfig, PlatformSpec
-from . import cluster, secrets, stackfile
+from . import cluster, ecr, secrets, stackfile
 from .engine import Engine
 from .images import base
 from .locks import model_lock
@@ -79,6 +79,7 @@ def _spec(settings: Settings, *, creates_namespace: bool) -> PlatformSpec:
         creates_namespace=creates_namespace,
         registry=registry(settings),
         region=region(settings),
+        endpoint=ecr.endpoint() if registry(settings) == "ecr" else None,
         image=settings.base_image.replace(base.PLACEHOLDER, RENEWAL_PYTHON),
     )
 

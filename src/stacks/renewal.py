@@ -71,30 +71,46 @@ def token(environment: Mapping[str, str]) -> tuple[str, str]:
         raise NotRenewed("ECR answers something else than a token.") from None
 
 
-def secret(namespace: str, name: str, registry: str, auth: str) -> dict[str, object]:
-    """The Secret. Format: https://kubernetes.io/docs/tasks/configure-pod-container/pull-image-private-registry/."""
+def owner(bearer: str) -> dict[str, str]:
+    """Reference to the service account that the pod's token is of. Raises NotRenewed.
+
+    Format: https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/#bound-tokens.
+    """
+    try:
+        claims = bearer.split(".")[1]
+        account = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["kubernetes.io"]
+        known = account["serviceaccount"]
+        return {"apiVersion": "v1", "kind": "ServiceAccount", "name": known["name"], "uid": known["uid"]}
+    except (ValueError, LookupError, TypeError):
+        raise NotRenewed("The pod's token is not one of a service account.") from None
+
+
+def secret(namespace: str, name: str, registry: str, auth: str, owner: Mapping[str, str]) -> dict[str, object]:
+    """The Secret, which Kubernetes deletes when its owner goes.
+
+    Format: https://kubernetes.io/docs/tasks/configure-pod-container/pull-image-private-registry/.
+    """
     config = json.dumps({"auths": {registry: {"auth": auth}}})
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": name, "namespace": namespace},
+        "metadata": {"name": name, "namespace": namespace, "ownerReferences": [dict(owner)]},
         "type": "kubernetes.io/dockerconfigjson",
         "data": {".dockerconfigjson": base64.b64encode(config.encode()).decode()},
     }
 
 
-def apply(environment: Mapping[str, str], account: Path, manifest: dict[str, object]) -> None:
+def apply(environment: Mapping[str, str], account: Path, bearer: str, manifest: dict[str, object]) -> None:
     """Write the Secret, there or not, with the rights of the pod's service account. Raises NotRenewed."""
     host, port = _of(environment, "KUBERNETES_SERVICE_HOST"), _of(environment, "KUBERNETES_SERVICE_PORT")
     address = f"[{host}]" if ":" in host else host
     path = f"api/v1/namespaces/{_of(environment, 'NAMESPACE')}/secrets/{_of(environment, 'PULL_SECRET')}"
     try:
-        bearer = (account / "token").read_text().strip()
         context = ssl.create_default_context(cafile=str(account / "ca.crt"))
         # Python 3.13 is stricter than Kubernetes' own clients, and not every cluster's certificates please it.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     except OSError as error:
-        raise NotRenewed(f"The pod has no usable service account in {account}: {error.strerror or error}.") from None
+        raise _no_account(account, error) from None
     request = urllib.request.Request(
         f"https://{address}:{port}/{path}?fieldManager=asgard-renewal&force=true",
         json.dumps(manifest).encode(),
@@ -109,9 +125,21 @@ def main(account: Path = ACCOUNT) -> None:
     environment = os.environ
     try:
         namespace, name = _of(environment, "NAMESPACE"), _of(environment, "PULL_SECRET")
-        apply(environment, account, secret(namespace, name, *token(environment)))
+        bearer = _bearer(account)
+        apply(environment, account, bearer, secret(namespace, name, *token(environment), owner(bearer)))
     except NotRenewed as error:
         sys.exit(f"The pull secret was not renewed. {error}")
+
+
+def _bearer(account: Path) -> str:
+    try:
+        return (account / "token").read_text().strip()
+    except OSError as error:
+        raise _no_account(account, error) from None
+
+
+def _no_account(account: Path, error: OSError) -> NotRenewed:
+    return NotRenewed(f"The pod has no usable service account in {account}: {error.strerror or error}.")
 
 
 def _of(environment: Mapping[str, str], name: str) -> str:

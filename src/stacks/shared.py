@@ -137,6 +137,7 @@ def _pod(spec: PlatformSpec, script: ConfigMap, key: Secret) -> PodTemplateSpecA
         "AWS_REGION": spec.region or "",
         "NAMESPACE": spec.namespace,
         "PULL_SECRET": naming.PULL_SECRET,
+        **({} if spec.endpoint is None else {"AWS_ENDPOINT_URL_ECR": spec.endpoint}),
     }
     return PodTemplateSpecArgs(
         metadata=ObjectMetaArgs(labels={naming.NAME_LABEL: naming.RENEWAL}),

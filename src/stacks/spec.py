@@ -59,6 +59,8 @@ class PlatformSpec(_Frozen):
     """As in `KubernetesConfig`."""
     region: str | None = None
     """Of ECR."""
+    endpoint: str | None = None
+    """URL of ECR's API where it is not the region's public one."""
     image: str
     """One with a Python, in which pull credentials are renewed."""
 

@@ -19,30 +19,38 @@ def main() -> int:
     actions = parser.add_subparsers(dest="what", required=True)
     actions.add_parser("prepare", help="install and build what a cluster needs: minutes the first time, then nothing")
     for what, about in {
-        "up": "bring a cluster up that stays until `down`",
+        "up": "bring a cluster up that stays until `down`, or until a process ends",
         "down": "take it away",
         "run": "what `up` leaves in the background",
     }.items():
         action = actions.add_parser(what, help=about)
         action.add_argument("folder", type=lambda text: Path(text).absolute(), metavar="DIR", help="logs, kubeconfig")
-        if what == "run":
+        if what in ("up", "run"):
             action.add_argument("--for-process", type=int, help="end with that process")
     arguments = parser.parse_args()
     try:
         if arguments.what == "prepare":
-            harness.prepare(arguments.cache, _say)
+            _prepare(arguments.cache)
         elif arguments.what == "run":
             harness.run(arguments.folder, arguments.cache, arguments.for_process)
         elif arguments.what == "down":
             harness.stop(arguments.folder)
         else:
-            cluster = harness.start(arguments.folder, arguments.cache, for_process=None, on_log=_say)
+            cluster = harness.start(arguments.folder, arguments.cache, for_process=arguments.for_process, on_log=_say)
             for name, value in exports(cluster).items():
                 print(f"export {name}={shlex.quote(value)}")  # noqa: T201
     except HarnessError as error:
         _say(str(error))
         return 1
     return 0
+
+
+def _prepare(cache: Path) -> None:
+    reason = harness.unavailable()
+    if reason is None or os.environ.get("CI") == "true":
+        harness.prepare(cache, _say)
+    else:
+        _say(f"{reason} Tests that need one will be skipped.")
 
 
 def exports(cluster: Cluster) -> dict[str, str]:

@@ -5,20 +5,24 @@ by whichever harness has its slot next.
 """
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import psutil
 from lightkube import AsyncClient, Client
 from lightkube.config.kubeconfig import KubeConfig
 
 from . import access, binaries, images, leftovers, model, node, packages, registry, slots
+from .forwarder import Endpoint, Forwarder
 from .loadbalancer import LoadBalancer
 from .model import Cluster, HarnessError
 from .parts import Parts, free_ports
@@ -81,14 +85,37 @@ def _clean_abandoned() -> None:
         leftovers.clean(slot, folder)
 
 
-def prepare(cache: Path, on_log: OnLog) -> tuple[Path, Path]:
-    """What takes minutes the first time on a machine: Kubernetes' programs, and the base image's tar.
+@dataclass(frozen=True)
+class Prepared:
+    """`programs`: folder of Kubernetes' own. `base`: tar of the base image. `dockerd`: Docker's daemon."""
+
+    programs: Path
+    base: Path
+    dockerd: Path
+
+
+def unavailable() -> str | None:
+    """Why no cluster can be had on this machine, whatever is installed and built first; None: it can."""
+    try:
+        node.check_machine()
+        packages.check()
+    except HarnessError as error:
+        return str(error)
+    return None
+
+
+def prepare(cache: Path, on_log: OnLog) -> Prepared:
+    """What takes minutes the first time on a machine: packages, Kubernetes' programs, and the base image's tar.
 
     Raises HarnessError.
     """
     node.check_machine()
     packages.ensure(on_log)
-    return binaries.find_or_build(cache, on_log), images.base_layer(cache, on_log)
+    return Prepared(
+        programs=binaries.find_or_build(cache, on_log),
+        base=images.base_layer(cache, on_log),
+        dockerd=packages.dockerd(cache, on_log),
+    )
 
 
 def run(folder: Path, cache: Path, for_process: int | None) -> None:
@@ -101,12 +128,12 @@ def run(folder: Path, cache: Path, for_process: int | None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     me = psutil.Process()
     (folder / _PID).write_text(f"{me.pid} {me.create_time()}")
-    programs, base = prepare(cache, say)
+    prepared = prepare(cache, say)
     _clean_abandoned()
     with slots.claimed(folder) as slot:
         parts = Parts(folder)
         try:
-            asyncio.run(_run(folder, slot, parts, programs, base, _ended(for_process), say))
+            asyncio.run(_run(folder, slot, parts, prepared, _ended(for_process), say))
         finally:
             parts.kill()
             leftovers.clean(slot, folder)
@@ -123,15 +150,16 @@ def _ended(pid: int | None) -> Callable[[], bool]:
 
 
 async def _run(
-    folder: Path, slot: Slot, parts: Parts, programs: Path, base: Path, ended: Callable[[], bool], say: OnLog
+    folder: Path, slot: Slot, parts: Parts, prepared: Prepared, ended: Callable[[], bool], say: OnLog
 ) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     began = time.monotonic()
-    cluster = await asyncio.to_thread(_bring_up, folder, slot, parts, programs, base)
+    cluster = await asyncio.to_thread(_bring_up, folder, slot, parts, prepared)
     say(f"The cluster is up after {time.monotonic() - began:.1f} s.")
     client = AsyncClient(KubeConfig.from_file(cluster.kubeconfig), trust_env=False)
+    await Forwarder(lambda: [_api_server(cluster)]).listen(f"{slot.services}.0.1", 443)
     balancing = asyncio.create_task(LoadBalancer(client, folder, slot).run())
     model.save(cluster, folder / _READY)
     while not stop.is_set() and not ended() and not balancing.done():
@@ -143,15 +171,15 @@ async def _run(
         await balancing
 
 
-def _bring_up(folder: Path, slot: Slot, parts: Parts, programs: Path, base: Path) -> Cluster:
+def _bring_up(folder: Path, slot: Slot, parts: Parts, prepared: Prepared) -> Cluster:
     [registry_port] = free_ports(1)
     parts.start("registry", registry.command(folder / "registry", registry_port))
     containerd = node.start_containerd(parts, folder, slot)
     images.import_pause(folder, containerd)
-    kubeconfig = node.start_control_plane(parts, folder, programs)
-    node.start_kubelet(parts, folder, programs, slot, containerd)
+    kubeconfig = node.start_control_plane(parts, folder, prepared.programs, slot)
+    node.start_kubelet(parts, folder, prepared.programs, slot, containerd)
     parts.wait(lambda: registry.answers(registry_port), "The registry answers", _END_SECONDS)
-    base_image = images.push_base(base, f"127.0.0.1:{registry_port}")
+    base_image = images.push_base(prepared.base, f"127.0.0.1:{registry_port}")
     with Client(KubeConfig.from_file(kubeconfig), trust_env=False) as client:
         node.wait_until_ready(parts, client)
     return Cluster(
@@ -160,4 +188,11 @@ def _bring_up(folder: Path, slot: Slot, parts: Parts, programs: Path, base: Path
         context=access.CONTEXT,
         registry=f"127.0.0.1:{registry_port}",
         base_image=base_image,
+        host=f"{slot.pods}.0.1",
     )
+
+
+def _api_server(cluster: Cluster) -> Endpoint:
+    """Where pods are to get when they ask the Service `kubernetes`; of Services in the cluster there is no other."""
+    server = urlsplit(json.loads(cluster.kubeconfig.read_text())["clusters"][0]["cluster"]["server"])
+    return str(server.hostname), int(server.port or 443)

@@ -27,6 +27,7 @@ class Cluster:
     `folder`: logs of every part and what the harness keeps; gone with the cluster, but for the logs.
     `kubeconfig`: for an administrator; `context` is its only one.
     `registry`: `127.0.0.1:PORT`, plain HTTP, without credentials; the node pulls from any registry on 127.0.0.1.
+    `host`: this machine's address to pods; the API server they reach as the Service `kubernetes`, no other Service.
     `base_image`: reference in that registry of a Debian with Python, without pip.
     """
 
@@ -35,6 +36,7 @@ class Cluster:
     context: str
     registry: str
     base_image: str
+    host: str
 
     def client(self, namespace: str | None = None) -> Client:
         """An administrator's client."""

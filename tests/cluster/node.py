@@ -2,14 +2,15 @@
 
 import json
 import os
+import re
+import ssl
 import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
-import httpx2
+import httpx
 from lightkube import Client
-from lightkube.config.kubeconfig import KubeConfig
-from lightkube.core.exceptions import ApiError
 from lightkube.resources.core_v1 import Node, ServiceAccount
 
 from . import access, certificates
@@ -24,23 +25,35 @@ NODE: Final = "localhost"
 """The node's name, under which the API server reaches the kubelet: neither listens beyond the loopback."""
 
 PAUSE_IMAGE: Final = "test-cluster.local/pause:1"
-SERVICE_ADDRESSES: Final = "10.96.0.0/16"
 _SECONDS: Final = 120
+_CAP_SYS_ADMIN: Final = 21
+"""https://github.com/torvalds/linux/blob/master/include/uapi/linux/capability.h"""
 
 
 def check_machine() -> None:
     """Raises HarnessError that says what a node needs and this machine has not."""
     needs = {
+        "Linux": sys.platform == "linux",
         "root": os.geteuid() == 0,
+        "the right to mount (CAP_SYS_ADMIN)": _may_mount(),
         "control groups mounted in /sys/fs/cgroup": any(Path("/sys/fs/cgroup").glob("**/cgroup.procs")),
-        "overlayfs in the kernel": "overlay" in Path("/proc/filesystems").read_text().split(),
+        "overlayfs in the kernel": "overlay" in _text("/proc/filesystems").split(),
         "/dev/kmsg": Path("/dev/kmsg").exists(),
     }
     if absent := [need for need, met in needs.items() if not met]:
         raise HarnessError(f"A real Kubernetes node cannot run here; it needs {', '.join(absent)}.")
 
 
-def start_control_plane(parts: Parts, folder: Path, programs: Path) -> Path:
+def _may_mount() -> bool:
+    effective = re.search(r"^CapEff:\s*(\w+)", _text("/proc/self/status"), re.MULTILINE)
+    return effective is not None and bool(int(effective[1], 16) >> _CAP_SYS_ADMIN & 1)
+
+
+def _text(path: str) -> str:
+    return Path(path).read_text() if Path(path).exists() else ""
+
+
+def start_control_plane(parts: Parts, folder: Path, programs: Path, slot: Slot) -> Path:
     """etcd, API server, controllers and scheduler; returns the administrator's kubeconfig."""
     client_port, peer_port, api_port, controller_port, scheduler_port = free_ports(5)
     etcd, server = f"http://127.0.0.1:{client_port}", f"https://127.0.0.1:{api_port}"
@@ -51,7 +64,9 @@ def start_control_plane(parts: Parts, folder: Path, programs: Path) -> Path:
     )  # fmt: skip
     pki = folder / "pki"
     ca = _keep(pki / "ca", certificates.authority())
-    _keep(pki / "server", certificates.server(ca, ["127.0.0.1", NODE, "kubernetes.default.svc"]))
+    _keep(
+        pki / "server", certificates.server(ca, ["127.0.0.1", NODE, "kubernetes.default.svc", f"{slot.services}.0.1"])
+    )
     _keep(pki / "to-kubelet", certificates.client(ca, "kube-apiserver", ["system:masters"]))
     _keep(pki / "tokens", certificates.authority())
     parts.start(
@@ -66,7 +81,7 @@ def start_control_plane(parts: Parts, folder: Path, programs: Path) -> Path:
          "--service-account-issuer=https://kubernetes.default.svc",
          f"--service-account-key-file={pki / 'tokens.key'}",
          f"--service-account-signing-key-file={pki / 'tokens.key'}",
-         f"--service-cluster-ip-range={SERVICE_ADDRESSES}"],
+         f"--service-cluster-ip-range={slot.services}.0.0/16"],
     )  # fmt: skip
 
     def kubeconfig(name: str, user: str, *groups: str) -> Path:
@@ -76,8 +91,8 @@ def start_control_plane(parts: Parts, folder: Path, programs: Path) -> Path:
     kubeconfig("kubelet", f"system:node:{NODE}", "system:nodes")
     controllers = kubeconfig("controllers", "system:kube-controller-manager")
     scheduler = kubeconfig("scheduler", "system:kube-scheduler")
-    with Client(KubeConfig.from_file(admin), trust_env=False) as client:
-        parts.wait(lambda: _is_ready(client), "The API server is ready", _SECONDS)
+    trust = ssl.create_default_context(cafile=pki / "ca.crt")
+    parts.wait(lambda: _is_ready(server, trust), "The API server is ready", _SECONDS)
     parts.start(
         "controllers",
         [programs / "kube-controller-manager", f"--kubeconfig={controllers}", "--leader-elect=false",
@@ -171,6 +186,7 @@ def _pod_network(folder: Path, slot: Slot) -> dict[str, object]:
     ipam = {
         "type": "host-local",
         "ranges": [[{"subnet": f"{slot.pods}.0.0/16", "gateway": f"{slot.pods}.0.1"}]],
+        "routes": [{"dst": f"{slot.services}.0.0/16"}],
         "dataDir": str(folder / "cni-addresses"),
     }
     bridge = {"type": "bridge", "bridge": slot.network, "hairpinMode": True, "ipam": ipam}
@@ -182,6 +198,7 @@ def _make_bridge(slot: Slot) -> None:
     for command in (
         ["ip", "link", "add", slot.network, "type", "bridge"],
         ["ip", "address", "add", f"{slot.pods}.0.1/16", "dev", slot.network],
+        ["ip", "address", "add", f"{slot.services}.0.1/32", "dev", slot.network],
         ["ip", "link", "set", slot.network, "up"],
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -197,14 +214,12 @@ def _keep(path: Path, pair: Pair) -> Pair:
     return pair
 
 
-def _is_ready(client: Client) -> bool:
+def _is_ready(server: str, trust: ssl.SSLContext) -> bool:
+    """As it says itself. Requests that it answers before it has made its roles, it answers to nobody else."""
     try:
-        client.get(ServiceAccount, "none", namespace="default")
-    except ApiError as error:
-        return error.status.code == 404
-    except httpx2.HTTPError:
+        return httpx.get(f"{server}/readyz", verify=trust, trust_env=False).is_success
+    except httpx.TransportError:
         return False
-    return True
 
 
 def _node_is_ready(client: Client) -> bool:

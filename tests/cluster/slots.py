@@ -31,6 +31,11 @@ class Slot:
         return f"10.{87 + self.number}"
 
     @property
+    def services(self) -> str:
+        """First two bytes of the Services' addresses; the API server is `.0.1` to the pods."""
+        return f"10.{103 + self.number}"
+
+    @property
     def cgroup(self) -> str:
         """Parent of all pods' control groups."""
         return f"asgard-test{self.number}"

@@ -8,11 +8,14 @@ import psutil
 import pytest
 
 from . import binaries, harness, packages
+from .harness import Prepared
 from .model import HarnessError
 from .workloads import address_of, answer, eventually, is_rolled_out, marks_of, put_workload, traces_of
 
 
-def test_a_cluster_ends_with_the_process_it_is_for_and_leaves_nothing(tmp_path: Path, test_cache: Path) -> None:
+def test_a_cluster_ends_with_the_process_it_is_for_and_leaves_nothing(
+    prepared: Prepared, tmp_path: Path, test_cache: Path
+) -> None:
     owner = subprocess.Popen(["sleep", "3600"])
     try:
         second = harness.start(tmp_path / "c", test_cache, for_process=owner.pid, on_log=print)
@@ -27,7 +30,7 @@ def test_a_cluster_ends_with_the_process_it_is_for_and_leaves_nothing(tmp_path: 
     eventually(lambda: not traces_of(tmp_path / "c"))
 
 
-def test_what_a_killed_harness_leaves_is_taken_away(tmp_path: Path, test_cache: Path) -> None:
+def test_what_a_killed_harness_leaves_is_taken_away(prepared: Prepared, tmp_path: Path, test_cache: Path) -> None:
     left = harness.start(tmp_path / "c", test_cache, for_process=os.getpid(), on_log=print)
     with left.client("default") as client:
         put_workload(left, client)

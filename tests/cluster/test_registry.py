@@ -20,6 +20,7 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Pod, Secret
 
 from . import images, oci, registry
+from .harness import Prepared
 from .model import Cluster
 from .parts import free_ports
 from .workloads import eventually
@@ -38,7 +39,7 @@ def test_the_registry_takes_and_gives_up_an_image(cluster: Cluster, tmp_path: Pa
     assert head(f"{manifests}/1").status_code == 404
 
 
-def test_a_registry_of_ones_own_asks_for_credentials_and_keeps_what_it_has(tmp_path: Path) -> None:
+def test_a_registry_of_ones_own_asks_for_credentials_and_keeps_what_it_has(prepared: Prepared, tmp_path: Path) -> None:
     [port] = free_ports(1)
     image = images.pause(tmp_path)
     with registry.running(tmp_path / "registry", port, {"me": "secret"}) as address:

@@ -26,7 +26,8 @@ from ..cluster import certificates
 from ..standins.aws import moto_server
 from ..standins.aws.fixtures import REGION
 
-BEARER = "token-of-the-service-account"
+CLAIMS = {"kubernetes.io": {"serviceaccount": {"name": "renewal", "uid": "8cfb380c-0e73"}}}
+BEARER = f"header.{base64.urlsafe_b64encode(json.dumps(CLAIMS).encode()).decode().rstrip('=')}.signature"
 SCRIPT = Path(renewal.__file__)
 RUN = """
 import importlib.util, pathlib, sys
@@ -149,7 +150,8 @@ def test_the_secret_is_written_with_what_the_kubelet_needs(
     ]
     written = kubernetes.written["asgard-registry"]
     assert written["type"] == "kubernetes.io/dockerconfigjson"
-    assert written["metadata"] == {"name": "asgard-registry", "namespace": "staging"}
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "name": "renewal", "uid": "8cfb380c-0e73"}
+    assert written["metadata"] == {"name": "asgard-registry", "namespace": "staging", "ownerReferences": [account]}
     config = json.loads(base64.b64decode(written["data"][".dockerconfigjson"]))
     [(registry, entry)] = config["auths"].items()
     assert registry == f"{moto_server.ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
@@ -212,5 +214,7 @@ def test_an_api_of_another_authority_gets_no_token(kubernetes: Kubernetes, user:
 def test_without_a_service_account_or_an_api_it_says_so(kubernetes: Kubernetes, user: dict[str, str]) -> None:
     failed(run(kubernetes, {**user, "AWS_ENDPOINT_URL_ECR": "http://127.0.0.1:1"}), user, "ECR cannot be reached")
     failed(run(kubernetes, {**user, "KUBERNETES_SERVICE_PORT": "1"}), user, "The Kubernetes API cannot be reached")
+    (kubernetes.account / "token").write_text("no-token")
+    failed(run(kubernetes, user), user, "token is not one of a service account")
     shutil.rmtree(kubernetes.account)
     failed(run(kubernetes, user), user, "no usable service account")

@@ -18,6 +18,7 @@ from pulumi_kubernetes.batch.v1 import Job
 from pulumi_kubernetes.core.v1 import ConfigMap, Service
 
 from ..cluster import Cluster, access
+from .kubernetes import addresses
 from .kubernetes_stacks import Program, Stack, declare
 
 SLEEP = ["python3", "-c", "import time; time.sleep(3600)"]
@@ -113,10 +114,9 @@ def test_a_refresh_says_that_a_deployment_is_not_ready(stack: Stack, cluster: Cl
     assert "containers with unready status: [web]" in "".join(errors)
 
 
-def test_a_service_waits_for_what_its_annotation_says(stack: Stack) -> None:
-    began = time.monotonic()
+def test_a_service_waits_for_what_its_annotation_says(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "_SETTLE_SECONDS", 24 * 3600)  # What it would wait for without one.
     assert not stack.up(service(WAIT_FOR_ADDRESS, app="web")).failed
-    assert time.monotonic() - began < 10
     assert stack.outputs()["status"]["load_balancer"]["ingress"][0]["ip"].startswith("127.0.")
 
 
@@ -214,10 +214,8 @@ def test_a_signal_to_the_engine_ends_the_wait_and_keeps_what_was_made(
             assert not run.done()
             time.sleep(0.1)
         [engine] = [child for child in psutil.Process().children() if child.name() == "pulumi"]
-        sent = time.monotonic()
         engine.send_signal(signal.SIGINT)
         assert run.result().failed
-    assert time.monotonic() - sent < 30
     assert "was cancelled" in run.result().text()
     assert stack.state("web")["initErrors"]
 

@@ -367,6 +367,25 @@ def test_no_cluster_is_told_by_what_would_change_it(stack: Stack, kubeconfig: Pa
     assert not stack.destroy().failed
 
 
+def test_a_path_of_a_kubeconfig_that_was_recorded_must_go_on_to_lead_to_one(stack: Stack, kubeconfig: Path) -> None:
+    """What the SDK records of $KUBECONFIG where a provider's kubeconfig is None, and not where it is empty."""
+
+    def with_kubeconfig(value: str) -> Program:
+        def declare_both() -> None:
+            provider = Provider("cluster", kubeconfig=value)
+            declare(ConfigMap, "settings", data={"key": "1"}, opts=pulumi.ResourceOptions(provider=provider))
+
+        return declare_both
+
+    moved = kubeconfig.with_name("moved")
+    moved.write_text(kubeconfig.read_text())
+    assert not stack.up(with_kubeconfig(str(moved))).failed
+    moved.unlink()
+    run = stack.preview(with_kubeconfig(""))
+    assert run.failed
+    assert "failed to parse kubeconfig" in run.text()
+
+
 def test_a_user_that_may_only_read_sees_a_preview_and_no_more(
     stack: Stack, cluster: Cluster, kubeconfig: Path, namespace: str
 ) -> None:

@@ -17,8 +17,7 @@ from asgard.platform.images.base import Base
 from asgard.platform.images.build import Image, build
 from asgard.platform.images.registry import Repository
 
-from ...cluster import images as cluster_images
-from ...cluster import packages
+from ...cluster.harness import Prepared
 from . import bundles, registries
 
 BASE = "test/python"
@@ -37,12 +36,6 @@ def _no_docker_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 
 @pytest.fixture(scope="session")
-def programs() -> None:
-    """Debian's programs that the tests run, installed where they are missing."""
-    packages.ensure(ignore)
-
-
-@pytest.fixture(scope="session")
 def large() -> Iterator[Path]:
     """Folder of what is too large to be left for the next runs."""
     with tempfile.TemporaryDirectory(prefix="asgard-images-") as folder:
@@ -50,18 +43,17 @@ def large() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def registry(programs: None, large: Path) -> Iterator[str]:
+def registry(prepared: Prepared, large: Path) -> Iterator[str]:
     """A registry that asks for no credentials: `127.0.0.1:PORT`."""
     with registries.running(large / "registry") as host:
         yield host
 
 
 @pytest.fixture(scope="session")
-def base_archive(programs: None, test_cache: Path, large: Path) -> Path:
+def base_archive(prepared: Prepared, large: Path) -> Path:
     """The one layer of a small Debian with Python 3.11, compressed."""
-    tar = cluster_images.base_layer(test_cache, ignore)
     archive = large / "base.tar.gz"
-    archive.write_bytes(igzip.compress(tar.read_bytes(), 1, mtime=0))
+    archive.write_bytes(igzip.compress(prepared.base.read_bytes(), 1, mtime=0))
     return archive
 
 

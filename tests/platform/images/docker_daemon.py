@@ -9,27 +9,9 @@ from pathlib import Path
 
 import docker
 from docker.errors import DockerException
-from filelock import FileLock
 
 _START_SECONDS = 120
 _END_SECONDS = 120
-
-
-def unpacked(test_cache: Path) -> Path:
-    """The daemon's program, taken out of its package: installed, it would start and change the machine's network."""
-    folder = test_cache / "docker.io"
-    program = folder / "usr" / "sbin" / "dockerd"
-    with FileLock(f"{folder}.lock"):
-        if not program.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            download = ["apt-get", "download", "docker.io"]
-            if subprocess.run(download, cwd=folder, capture_output=True, check=False).returncode:
-                subprocess.run(["apt-get", "update"], check=True, capture_output=True)
-                subprocess.run(download, cwd=folder, check=True, capture_output=True)
-            (package,) = folder.glob("docker.io_*.deb")
-            subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
-            package.unlink()
-    return program
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from asgard.platform.images.auth import Credentials
 from asgard.platform.images.oci import Descriptor
 from asgard.platform.images.registry import Repository
 
+from ...cluster.harness import Prepared
 from . import registries, token_service
 from .conftest import ignore
 from .token_service import TokenService
@@ -26,14 +27,14 @@ SOMEONE = Credentials("someone", PASSWORD)
 
 
 @pytest.fixture(scope="module")
-def basic(programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def basic(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("basic")
     with registries.running(folder, auth=registries.basic(folder, {"someone": PASSWORD})) as host:
         yield host
 
 
 @pytest.fixture(scope="module")
-def tokens(programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, TokenService]]:
+def tokens(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, TokenService]]:
     """A registry and the token service that it trusts."""
     folder = tmp_path_factory.mktemp("tokens")
     made = TokenService(registries.certificate(folder), {"someone": PASSWORD}, {"identity-token"})

@@ -14,6 +14,7 @@ from asgard.platform.images.contents import Contents, Python, inspect
 from asgard.platform.images.layers import Entry, Link
 from asgard.platform.images.registry import Repository
 
+from ...cluster.harness import Prepared
 from . import front, registries
 from .conftest import ignore
 
@@ -224,7 +225,7 @@ def age(cache: Path) -> None:
         os.utime(path, (time.time() - 2 * bases.FRESH_SECONDS,) * 2)
 
 
-def test_what_is_not_what_its_digest_says_is_not_taken(programs: None, tmp_path: Path) -> None:
+def test_what_is_not_what_its_digest_says_is_not_taken(prepared: Prepared, tmp_path: Path) -> None:
     with registries.running(tmp_path / "registry") as host:
         put_image(host, "test/changed", "latest", tmp_path, *entries())
         (layer,) = (

@@ -20,6 +20,7 @@ from asgard.platform.images.build import Image, build
 from asgard.platform.images.push import Pushed, push
 from asgard.platform.images.registry import Repository
 
+from ...cluster.harness import Prepared
 from . import bundles, front, registries, token_service
 from .conftest import SECONDS, ignore
 from .front import Fault, Front
@@ -82,7 +83,7 @@ def test_another_models_repository_shares_what_is_equal(
 
 
 def test_what_cannot_be_mounted_any_more_is_uploaded(
-    small_image: Build, programs: None, cache: Path, tmp_path: Path, model: str
+    small_image: Build, prepared: Prepared, cache: Path, tmp_path: Path, model: str
 ) -> None:
     image = small_image(model)
     with registries.running(tmp_path / "one") as host:
@@ -95,7 +96,7 @@ def test_what_cannot_be_mounted_any_more_is_uploaded(
 
 
 def test_the_base_is_copied_from_its_own_registry(
-    small_image: Build, programs: None, cache: Path, tmp_path: Path, model: str
+    small_image: Build, prepared: Prepared, cache: Path, tmp_path: Path, model: str
 ) -> None:
     image = small_image(model)
     for layer in image.base.layers:
@@ -161,7 +162,7 @@ def test_two_who_push_the_same_at_once_both_succeed(small_image: Build, registry
 
 
 def test_a_registry_with_tokens_that_last_a_moment_takes_it(
-    small_image: Build, programs: None, cache: Path, tmp_path: Path, model: str
+    small_image: Build, prepared: Prepared, cache: Path, tmp_path: Path, model: str
 ) -> None:
     made = TokenService(registries.certificate(tmp_path), {"someone": "hidden"}, seconds=2)
     image = small_image(model)

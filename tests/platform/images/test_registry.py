@@ -15,6 +15,7 @@ from asgard.platform.images import registry as client
 from asgard.platform.images.oci import Descriptor
 from asgard.platform.images.registry import Repository
 
+from ...cluster.harness import Prepared
 from . import front, registries
 from .conftest import ignore
 from .front import Fault, Front
@@ -120,7 +121,7 @@ def test_a_manifest_is_deleted_with_its_tags_and_deleting_again_is_fine(registry
         assert repository.delete_manifest(digest)
 
 
-def test_a_registry_that_allows_no_deleting_says_so(programs: None, tmp_path: Path) -> None:
+def test_a_registry_that_allows_no_deleting_says_so(prepared: Prepared, tmp_path: Path) -> None:
     with (
         registries.running(tmp_path / "registry", delete=False) as host,
         Repository(host, "delete/one", push=True) as repository,
@@ -138,7 +139,7 @@ def test_a_registry_that_is_down_is_named_after_some_tries(monkeypatch: pytest.M
 
 
 def test_a_registry_that_comes_back_is_waited_for(
-    programs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = registries.free_port()
     with ExitStack() as started, Repository(f"127.0.0.1:{port}", "a/b") as repository:
@@ -221,7 +222,7 @@ def test_a_refusal_is_told_at_once_with_what_to_do(
 
 
 def test_blobs_that_are_kept_elsewhere_are_fetched_there_without_our_credentials(
-    programs: None, registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: Prepared, registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = b"elsewhere"
     with (
@@ -246,7 +247,7 @@ def test_blobs_that_are_kept_elsewhere_are_fetched_there_without_our_credentials
 
 
 def test_tls_is_kept_where_a_registry_says_http_of_itself(
-    programs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one does that does not know of the proxy that speaks TLS for it."""
     made = registries.certificate(tmp_path / "tls")
@@ -265,7 +266,7 @@ def test_tls_is_kept_where_a_registry_says_http_of_itself(
 
 
 def test_a_certificate_that_is_not_trusted_is_said_to_be_at_once(
-    programs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sleeps: list[float]
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sleeps: list[float]
 ) -> None:
     made = registries.certificate(tmp_path / "tls")
     http = {"tls": {"certificate": str(made.file), "key": str(made.key_file)}}

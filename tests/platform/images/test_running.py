@@ -19,6 +19,7 @@ from asgard.platform.images.daemon import load
 from asgard.platform.images.push import push
 from asgard.platform.images.registry import Repository
 
+from ...cluster.harness import Prepared
 from ...serving import models
 from . import bundles, docker_daemon, registries
 from .conftest import SECONDS, ignore
@@ -33,10 +34,10 @@ RESTRICTED: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def daemon(programs: None, test_cache: Path) -> Iterator[str]:
+def daemon(prepared: Prepared) -> Iterator[str]:
     with (
         tempfile.TemporaryDirectory(prefix="asgard-docker-") as folder,
-        docker_daemon.running(docker_daemon.unpacked(test_cache), Path(folder)) as host,
+        docker_daemon.running(prepared.dockerd, Path(folder)) as host,
     ):
         yield host
 

@@ -1,4 +1,3 @@
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,16 +31,11 @@ def test_a_lock_with_wheels_for_the_image_is_fine(base: Base, small_lock: Lock, 
     wheels.check(both, other(base, platform="linux/arm64"))
 
 
-def test_the_check_takes_a_moment_and_asks_nobody(
-    base: Base, small_lock: Lock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_check_asks_nobody(base: Base, small_lock: Lock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path))
     wheels.check(small_lock, base)
-    started = time.monotonic()
-    wheels.check(small_lock, base)
-    assert time.monotonic() - started < 10
 
 
 def test_a_package_without_a_wheel_for_the_images_glibc_is_named(base: Base, test_cache: Path) -> None:

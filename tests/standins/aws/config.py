@@ -17,7 +17,6 @@ from .schema import Properties
 _ENGINES_OWN: Final = frozenset({"version", "pluginDownloadURL", "__internal", "__defaults"})
 _AS_THE_SDK_SETS_THEM: Final = {
     "skipCredentialsValidation": (False, "false"),
-    "skipMetadataApiCheck": (True, "true"),
     "skipRegionValidation": (True, "true"),
 }
 """Set by pulumi_aws itself; any other value is one that the stand-in does not know."""

@@ -15,6 +15,7 @@ from asgard.errors import InfrastructureFailed
 from asgard.platform import ecr
 from asgard.platform.images import auth, oci, registry
 
+from ...cluster.harness import Prepared
 from ...platform.images.registries import running as plain_registry
 from .fixtures import REGION
 from .registry import EcrRegistry, running
@@ -22,7 +23,7 @@ from .stacks import NAME, Stack
 
 
 @pytest.fixture
-def images(aws: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EcrRegistry]:
+def images(prepared: Prepared, aws: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EcrRegistry]:
     """A registry like ECR, made of a real one and moto."""
     with plain_registry(tmp_path / "registry") as upstream, running(upstream, aws, REGION) as found:
         monkeypatch.setenv("AWS_ENDPOINT_URL", found.endpoint)

@@ -93,6 +93,7 @@ def difference(olds: Properties, news: Properties) -> tuple[list[str], list[str]
     """Names of the properties that changed, and those of them that replace the provider and all it made.
 
     Another cluster is one whose entry in the kubeconfig differs; the same `clusterIdentifier` says that it is not.
+    Raises BadConfig for a kubeconfig, new or recorded, that is none.
     """
     olds, news = plain(olds), plain(news)
     changed = sorted(name for name in olds.keys() | news.keys() if olds.get(name) != news.get(name))
@@ -125,8 +126,13 @@ def _entry(properties: Properties) -> Any:
     path = _path(text) if isinstance(text, str) else None
     content = path.read_text() if path else text if isinstance(text, str) else json.dumps(text)
     try:
-        config = KubeConfig.from_dict(yaml.safe_load(content)).get(properties.get("context") or None)
-    except (ConfigError, yaml.YAMLError, KeyError, ValueError):
+        known = KubeConfig.from_dict(yaml.safe_load(content))
+    except (ConfigError, yaml.YAMLError, LookupError, ValueError, TypeError, AttributeError) as error:
+        # Of what was recorded too: a path that leads nowhere any more is taken for a kubeconfig.
+        raise BadConfig(f"failed to parse kubeconfig: {error}") from error
+    try:
+        config = known.get(properties.get("context") or None)
+    except (ConfigError, KeyError, ValueError):
         return None
     return config.cluster if config else None
 

@@ -51,7 +51,10 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     def DiffConfig(self, request: Any, context: grpc.ServicerContext) -> provider_pb2.DiffResponse:
         olds, news = from_struct(request.olds), from_struct(request.news)
         unknown = [name for name in ("kubeconfig", "context", "cluster") if has_unknown(news.get(name))]
-        changed, replaces = (unknown, unknown) if unknown else config.difference(olds, news)
+        try:
+            changed, replaces = (unknown, unknown) if unknown else config.difference(olds, news)
+        except config.BadConfig as error:
+            context.abort(grpc.StatusCode.UNKNOWN, str(error))
         changes = provider_pb2.DiffResponse.DIFF_SOME if changed else provider_pb2.DiffResponse.DIFF_NONE
         return provider_pb2.DiffResponse(changes=changes, diffs=changed, replaces=replaces)
 
