@@ -1,15 +1,17 @@
-"""POST → first prediction, against the same script run by hand plus `mlflow models serve`, in one run.
+"""POST → first prediction, against the same script by hand: alone, and with `mlflow models serve` after it.
 
     uv run python bench/deploy.py [--repeats N]
 
-Cold: no environment for the requirements exists yet, uv's own cache does. Warm: it exists. Everything happens in a
-temporary folder. Prints a table, and where our seconds go, stage by stage.
+Alone: `python train.py` in a uv project with the lock that the deploy had, uv on PATH; the fastest way by hand, and no
+URL at its end. Cold: no environment for the requirements exists yet, uv's own cache does. Warm: it exists. Everything
+happens in a temporary folder. Prints a table, and where our seconds go, stage by stage.
 """
 
 import argparse
 import base64
 import json
 import os
+import shutil
 import signal
 import socket
 import statistics
@@ -102,6 +104,29 @@ def ours(url: str) -> tuple[float, dict[str, float]]:
     return total, {stage: end - moment for (stage, moment), end in zip(marks, ends, strict=True)}
 
 
+def alone(environment: Mapping[str, str], project: Path, *, install: bool) -> float:
+    """Seconds of the script in a uv project; of `uv sync` before it where asked for."""
+    began = time.monotonic()
+    if install:
+        subprocess.run([find_uv_bin(), "sync", "--quiet", "--frozen"], env=environment, cwd=project, check=True)
+    programs = project / ".venv" / "bin"
+    variables = {
+        **environment,
+        "PATH": os.pathsep.join([str(programs), str(Path(find_uv_bin()).parent), environment["PATH"]]),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlflow.db",
+    }
+    subprocess.run([programs / "python", SCRIPT.name], env=variables, cwd=project, check=True, capture_output=True)
+    return time.monotonic() - began
+
+
+def equal_project(data_dir: Path, folder: Path) -> Path:
+    """A uv project with the script and what the deploy locked for it."""
+    (locked,) = data_dir.glob("bundles/bench/*/environment")
+    shutil.copytree(locked, folder)
+    shutil.copy(SCRIPT, folder)
+    return folder
+
+
 def by_hand(environment: Mapping[str, str], folder: Path, *, install: bool) -> float:
     """Seconds of a person's commands: an environment where asked for, the script, the server, the first prediction."""
     began = time.monotonic()
@@ -144,21 +169,37 @@ def main() -> None:
             ready = time.monotonic() - began
             cold, cold_stages = ours(url)
             warm = [ours(url) for _ in range(repeats)]
+            project = equal_project(folder / "data", folder / "project")
         subprocess.run(
             [asgard, "destroy", "bench", "--yes"], env={**environment, **settings}, check=True, capture_output=True
         )
+        alone_cold = alone(environment, project, install=True)
+        alone_warm = [alone(environment, project, install=False) for _ in range(repeats)]
         hand_cold = by_hand(environment, folder, install=True)
         hand_warm = [by_hand(environment, folder, install=False) for _ in range(repeats)]
-    ours_warm, theirs_warm = statistics.median(total for total, _ in warm), statistics.median(hand_warm)
-    print("| POST → first prediction | Asgard, s | by hand + `mlflow models serve`, s | ratio |")
-    print("|---|---|---|---|")
-    print(f"| cold environment | {cold:.1f} | {hand_cold:.1f} | {cold / hand_cold:.2f} |")
-    print(f"| warm, median of {repeats} | {ours_warm:.1f} | {theirs_warm:.1f} | {ours_warm / theirs_warm:.2f} |")
+    warm_seconds = [total for total, _ in warm]
+    print("| POST → first prediction | Asgard, s | script alone, s | ratio | with `mlflow models serve`, s | ratio |")
+    print("|---|---|---|---|---|---|")
+    print(_row("cold environment", [cold], [alone_cold], [hand_cold]))
+    print(_row(f"warm, median of {repeats}", warm_seconds, alone_warm, hand_warm))
     print(f"\n`asgard serve`, new data folder: answers after {answered:.1f} s, ready to deploy after {ready:.1f} s.")
     print("\n| stage | cold, s | warm, median s |")
     print("|---|---|---|")
     for stage, seconds in cold_stages.items():
         print(f"| {stage} | {seconds:.2f} | {statistics.median(stages[stage] for _, stages in warm):.2f} |")
+
+
+def _row(name: str, ours: list[float], *others: list[float]) -> str:
+    """Medians with their spread, each other's followed by the ratio."""
+    cells = [name, _spread(ours)]
+    for other in others:
+        cells += [_spread(other), f"{statistics.median(ours) / statistics.median(other):.2f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def _spread(seconds: list[float]) -> str:
+    middle = f"{statistics.median(seconds):.1f}"
+    return middle if len(seconds) == 1 else f"{middle} ({min(seconds):.1f} to {max(seconds):.1f})"
 
 
 def _answers(url: str) -> bool:

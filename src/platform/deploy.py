@@ -49,6 +49,7 @@ from .journal import Journal
 from .locks import model_lock
 from .registry import Trained
 from .requests import DeploymentChanges, DeployRequest
+from .script_templates import ScriptTemplates
 from .stackfile import StackFile
 from .tracking import Tracking
 
@@ -78,6 +79,7 @@ class Tools:
     settings: Settings
     engine: Engine
     admission: Admission
+    templates: ScriptTemplates
 
     @property
     def tracking(self) -> Tracking:
@@ -256,6 +258,7 @@ def _train(
             token=entry.token,
             environment_vars=environment_vars,
             settings=tools.settings,
+            templates=tools.templates,
             on_log=_lines(on_progress, "training"),
         )
         trained = registry.find_trained(tools.tracking, entry.token, request.model_name, request.experiment_name)

@@ -22,16 +22,26 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def main(python: str, script: str) -> int:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    adopt_orphans()
     child = subprocess.Popen(
         [python, script], stdin=subprocess.DEVNULL, stdout=2, stderr=2, start_new_session=True, restore_signals=True
     )
+    supervise(child.pid)
+    return 0
+
+
+def adopt_orphans() -> None:
+    """Have the descendants whose parents end become children of this process."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def supervise(pid: int) -> None:
+    """Wait for the script with this pid, or for being told to end it; then end the tree and tell its status."""
     threading.Thread(target=_kill_when_told, daemon=True).start()
-    status = _wait(child.pid)
+    status = _wait(pid)
     _kill_all()
     os.write(1, str(status).encode())
-    return 0
 
 
 def _wait(pid: int) -> int:

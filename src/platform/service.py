@@ -36,6 +36,7 @@ from .locks import model_lock
 from .mlflow_server import EmbeddedMlflow
 from .registry import ModelVersion, RegisteredModel
 from .requests import DeployRequest
+from .script_templates import ScriptTemplates
 from .status import PlatformStatus, StatusMonitor
 from .tracking import Tracking
 
@@ -83,6 +84,8 @@ class Platform:
         self._features.stop()
         if self._mlflow is not None:
             self._mlflow.stop()
+        if self._tools.done() and self._tools.exception() is None:
+            self._tools.result().templates.close()
 
     def deploy(self, request: DeployRequest, on_progress: OnProgress) -> Deployed:
         """Deploy a model; blocks, for minutes where its environment is new."""
@@ -199,7 +202,8 @@ def _assemble(
         {local_server.TYPE: local_server.resource(runtime), image.TYPE: image.resource(images)}
     )
     engine = Engine(settings, command, {"asgard": port}, watches)
-    return Tools(settings, engine, Admission(settings.max_concurrent_deploys, settings.max_queued_deploys)), provider
+    admission = Admission(settings.max_concurrent_deploys, settings.max_queued_deploys)
+    return Tools(settings, engine, admission, ScriptTemplates()), provider
 
 
 def _put_right(tools: Tools) -> bool:

@@ -1,15 +1,20 @@
-"""Runs a posted script: a fresh interpreter of its environment, in a clean process environment, within limits."""
+"""Runs a posted script: a process of its environment's interpreter, in a clean process environment, within limits.
+
+The interpreter is forked from one that has done the usual imports, or a fresh one where the script could tell.
+"""
 
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from typing import Final
@@ -23,6 +28,7 @@ from . import processes, script_runner
 from .environments import Environment
 from .script_failures import describe
 from .script_output import TAIL_LINES, ScriptOutput
+from .script_templates import ScriptTemplates
 
 LOG: Final = "output.log"
 """File in the script's folder that keeps all it printed, as bytes."""
@@ -54,10 +60,12 @@ def run_script(
     token: str,
     environment_vars: Mapping[str, str],
     settings: Settings,
+    templates: ScriptTemplates | None,
     on_log: Callable[[str], None],
 ) -> None:
     """Run a script in `folder`, which holds pyproject.toml and uv.lock, and wait for its end; nothing it started stays.
 
+    `templates`: what its process may be forked from; None: it is a fresh interpreter in any case.
     `token` marks its runs and logged models (tag `asgard.deployment`) and its processes. `on_log` gets each line as it
     is printed; `folder/output.log` keeps all. pyproject.toml, uv.lock and the script are put back as they were.
     Raises ScriptFailed, ScriptOutOfMemory or ScriptTimeout with the last lines.
@@ -74,7 +82,8 @@ def run_script(
         }
         output = ScriptOutput(log, settings.training_output_limit_bytes, on_log)
         try:
-            stopped, status = _run(environment.python, script_name, folder, variables, output, settings, token)
+            start = partial(_start, templates, environment, folder, script_name, variables, environment_vars)
+            stopped, status = _run(start, output, settings, token)
         finally:
             folder.mkdir(exist_ok=True)
             for name, content in kept.items():
@@ -102,51 +111,66 @@ def end_leftovers(token: str) -> None:
 
 
 def _run(
-    python: Path,
-    script_name: str,
-    folder: Path,
-    variables: Mapping[str, str],
-    output: ScriptOutput,
-    settings: Settings,
-    token: str,
+    start: Callable[[Sequence[int]], int], output: ScriptOutput, settings: Settings, token: str
 ) -> tuple[ScriptFailed | None, int | None]:
-    """Why the script was stopped, if it was; its wait status, if that is known. All its processes are gone."""
-    with subprocess.Popen(
-        [sys.executable, "-I", "-S", script_runner.__file__, str(python), script_name],
-        cwd=folder,
-        env=dict(variables),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    ) as runner:
-        assert runner.stdin is not None
-        assert runner.stdout is not None
-        assert runner.stderr is not None
-        reader = threading.Thread(target=_read, args=(runner.stderr.fileno(), output), daemon=True)
-        reader.start()
+    """Why the script was stopped, if it was; its wait status, if that is known. All its processes are gone.
+
+    `start`: of a runner with these three descriptors, as script_runner.py has them; gives its process id.
+    """
+    (stdin, keep), (status, stdout), (printed, stderr) = os.pipe(), os.pipe(), os.pipe()
+    reader = threading.Thread(target=_read, args=(printed, output), daemon=True)
+    reader.start()
+    try:
         try:
-            stopped = _watch(runner, output, settings)
+            pid = start((stdin, stdout, stderr))
         finally:
-            runner.stdin.close()
-            _end(runner, token)
-        reader.join(_END_SECONDS)
-        status = runner.stdout.read()
+            for descriptor in (stdin, stdout, stderr):
+                os.close(descriptor)
+        stopped = _watch(pid, status, output, settings)
+    finally:
+        os.close(keep)
+        told = _end(status, token)
+        os.close(status)
+    reader.join(_END_SECONDS)
     output.close()
     if stopped is None and output.passed_limit:
         stopped = _printed_too_much(settings)
-    return stopped, int(status) if status else None
+    return stopped, int(told) if told else None
 
 
-def _watch(runner: subprocess.Popen[bytes], output: ScriptOutput, settings: Settings) -> ScriptFailed | None:
+def _start(
+    templates: ScriptTemplates | None,
+    environment: Environment,
+    folder: Path,
+    script_name: str,
+    variables: Mapping[str, str],
+    posted: Collection[str],
+    descriptors: Sequence[int],
+) -> int:
+    if templates is not None:
+        pid = templates.fork(environment, folder, script_name, variables, posted, descriptors)
+        if pid is not None:
+            return pid
+    stdin, stdout, stderr = descriptors
+    runner = subprocess.Popen(
+        [sys.executable, "-I", "-S", script_runner.__file__, str(environment.python), script_name],
+        cwd=folder,
+        env=dict(variables),
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
+    )
+    threading.Thread(target=runner.wait, daemon=True).start()  # or it would be a zombie at its end
+    return runner.pid
+
+
+def _watch(pid: int, status: int, output: ScriptOutput, settings: Settings) -> ScriptFailed | None:
     """Wait for the end of the script; what to raise where it passes a limit."""
     deadline = time.monotonic() + settings.training_timeout_seconds
     memory = quantities.to_bytes(settings.training_memory_limit)
-    while True:
-        with suppress(subprocess.TimeoutExpired):
-            runner.wait(_POLL_SECONDS)
-            return None
-        tree = processes.tree(runner.pid)
+    while not _readable(status, _POLL_SECONDS):
+        tree = processes.tree(pid)
         if processes.exceeds(tree, memory):
             return ScriptOutOfMemory(
                 f"The script used more than {settings.training_memory_limit} of memory "
@@ -164,6 +188,7 @@ def _watch(runner: subprocess.Popen[bytes], output: ScriptOutput, settings: Sett
                 f"The script ran longer than {settings.training_timeout_seconds:g} s "
                 "(ASGARD_TRAINING_TIMEOUT_SECONDS) and was ended."
             )
+    return None
 
 
 def _printed_too_much(settings: Settings) -> ScriptFailed:
@@ -173,19 +198,33 @@ def _printed_too_much(settings: Settings) -> ScriptFailed:
     )
 
 
-def _end(runner: subprocess.Popen[bytes], token: str) -> None:
-    """Wait for the runner, which ends the tree; where the script has hurt it, end all by their marker."""
-    try:
-        ended = runner.wait(_END_SECONDS) == 0
-    except subprocess.TimeoutExpired:
-        ended = False
-    if not ended:
+def _end(status: int, token: str) -> bytes:
+    """Wait for the runner, which ends the tree; where the script has hurt it, end all by their marker.
+
+    Gives what the runner said, nothing in the latter case.
+    """
+    told = b""
+    while _readable(status, _END_SECONDS):
+        data = os.read(status, 64)
+        if not data:
+            break
+        told += data
+    if not told:
         processes.end_marked(naming.DEPLOYMENT_VARIABLE, token)
+    return told
+
+
+def _readable(descriptor: int, seconds: float) -> bool:
+    """Whether there is something to read, or the end, within that time."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(1000 * seconds))
 
 
 def _read(descriptor: int, output: ScriptOutput) -> None:
-    while data := os.read(descriptor, 64 * 1024):
-        output.feed(data)
+    with open(descriptor, "rb", buffering=0) as printed:
+        while data := printed.read(64 * 1024):
+            output.feed(data)
 
 
 @dataclass(frozen=True)

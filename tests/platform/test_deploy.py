@@ -11,6 +11,7 @@ from asgard.platform.admission import Admission
 from asgard.platform.deploy import Tools
 from asgard.platform.journal import Journal
 from asgard.platform.requests import DeploymentChanges, DeployRequest
+from asgard.platform.script_templates import ScriptTemplates
 from asgard.settings import Settings
 
 
@@ -26,7 +27,7 @@ def test_the_scripts_failure_is_told_also_where_mlflow_went_down_with_it(
     request = DeployRequest(b"", "train.py", "iris", "iris", (), None, DeploymentChanges(), None)
     with pytest.raises(ScriptFailed, match="exit code 1") as failed:
         deploy._train(
-            Tools(settings, None, Admission(1, 1)),  # type: ignore[arg-type]
+            Tools(settings, None, Admission(1, 1), ScriptTemplates()),  # type: ignore[arg-type]
             request,
             Journal("token", "iris", None),
             tmp_path,

@@ -20,6 +20,7 @@ from asgard import naming
 from asgard.errors import ScriptFailed, ScriptOutOfMemory, ScriptTimeout
 from asgard.platform import environments, training
 from asgard.platform.environments import Environment
+from asgard.platform.script_templates import ScriptTemplates
 from asgard.settings import Settings
 
 EXAMPLE = """
@@ -57,6 +58,7 @@ class Deploy:
     folder: Path
     environment: Environment
     settings: Settings
+    templates: ScriptTemplates | None
     token: str = field(default_factory=lambda: uuid4().hex)
     lines: list[str] = field(default_factory=list)
 
@@ -76,6 +78,7 @@ class Deploy:
             token=self.token,
             environment_vars=variables or {},
             settings=self.settings.model_copy(update=limits),
+            templates=self.templates,
             on_log=self.lines.append,
         )
         return list(self.lines)
@@ -99,19 +102,30 @@ class Deploy:
             return False
 
 
-@pytest.fixture
-def deploy(project: tuple[Path, Environment], tmp_path: Path) -> Iterator[Deploy]:
+@pytest.fixture(scope="module")
+def templates() -> Iterator[ScriptTemplates]:
+    made = ScriptTemplates()
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["fresh", "forked"])
+def deploy(
+    request: pytest.FixtureRequest, project: tuple[Path, Environment], templates: ScriptTemplates, tmp_path: Path
+) -> Iterator[Deploy]:
+    """In a fresh interpreter, and in a forked one: no script can tell which."""
     locked, environment = project
     folder = tmp_path / "project"
     folder.mkdir()
     for name in ("pyproject.toml", "uv.lock"):
         (folder / name).write_bytes((locked / name).read_bytes())
-    made = Deploy(folder, environment, Settings(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache"))
+    settings = Settings(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
+    made = Deploy(folder, environment, settings, templates if request.param == "forked" else None)
     yield made
     training.end_leftovers(made.token)
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 300) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if value := condition():
@@ -494,13 +508,15 @@ import sys
 from pathlib import Path
 from asgard.platform import training
 from asgard.platform.environments import Environment
+from asgard.platform.script_templates import ScriptTemplates
 from asgard.settings import Settings
-environment, folder, token = sys.argv[1:]
+environment, folder, token, kind = sys.argv[1:]
 training.run_script(
     b"import subprocess, time; subprocess.Popen(['sleep', '1000'], start_new_session=True); time.sleep(1000)",
     "train.py", Environment(Path(environment), Path(environment) / "bin" / "python"), Path(folder),
     tracking_uri="sqlite:///unused.db", experiment_name="x", token=token, environment_vars={},
-    settings=Settings(data_dir=Path(folder), cache_dir=Path(folder)), on_log=print,
+    settings=Settings(data_dir=Path(folder), cache_dir=Path(folder)),
+    templates=ScriptTemplates() if kind == "forked" else None, on_log=print,
 )
 """
 
@@ -508,7 +524,8 @@ training.run_script(
 @pytest.fixture
 def platform_process(deploy: Deploy) -> Iterator[subprocess.Popen[bytes]]:
     """A process that runs a script, as the API does."""
-    arguments = [str(deploy.environment.path), str(deploy.folder), deploy.token]
+    kind = "fresh" if deploy.templates is None else "forked"
+    arguments = [str(deploy.environment.path), str(deploy.folder), deploy.token, kind]
     process = subprocess.Popen([sys.executable, "-c", RUN_AND_DIE, *arguments])
     yield process
     process.kill()
@@ -517,16 +534,22 @@ def platform_process(deploy: Deploy) -> Iterator[subprocess.Popen[bytes]]:
 
 def test_a_script_ends_when_the_platform_is_killed(deploy: Deploy, platform_process: subprocess.Popen[bytes]) -> None:
     scripts = wait_for(lambda: [p for p in deploy.left() if p.name() == "sleep"])
+    templates = [p for p in psutil.Process(platform_process.pid).children() if "script_template" in str(p.cmdline())]
+    assert len(templates) == (deploy.templates is not None)
     platform_process.kill()
     psutil.wait_procs(scripts, timeout=30)
     wait_for(lambda: [p for p in deploy.left() if p.pid != platform_process.pid] == [], 30)
+    psutil.wait_procs(templates, timeout=30)
+    assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in templates)
 
 
 def test_leftovers_of_a_dead_deploy_are_found_by_its_token(
     deploy: Deploy, platform_process: subprocess.Popen[bytes]
 ) -> None:
     wait_for(lambda: [p for p in deploy.left() if p.name() == "sleep"])
-    runner = next(p for p in deploy.left() if "script_runner.py" in " ".join(p.cmdline()))
+    script = next(p for p in deploy.left() if p.name() == "sleep").parent()
+    runner = script and script.parent()
+    assert runner
     # As if it hung: it does not see that the platform is gone.
     runner.send_signal(signal.SIGSTOP)
     platform_process.kill()
