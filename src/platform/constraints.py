@@ -37,6 +37,17 @@ ALWAYS: Final = (
 )
 """Limits that hold whatever else is in the lock."""
 
+UNDECLARED: Final = tuple(
+    Limit(
+        "setuptools<81",
+        "MLflow before 2.16 imports pkg_resources without asking for the setuptools that has it",
+        package=package,
+        versions="<2.16",
+    )
+    for package in ("mlflow", "mlflow-skinny")
+)
+"""What a package needs and does not say: added where it is in the lock."""
+
 LIMITS: Final = (
     Limit("numpy<2", "releases from before NumPy 2.0 were built against NumPy 1", released_before=NUMPY_2),
     Limit(
@@ -92,6 +103,17 @@ def needed(lock: Mapping[str, Any], posted: tuple[Requirement, ...]) -> list[Lim
     return list(_needed(packages, _named(posted), pinned))
 
 
+def undeclared(lock: Mapping[str, Any], posted: tuple[Requirement, ...]) -> list[Limit]:
+    """What packages of a uv.lock need beside it, without those of packages whose version the poster names."""
+    packages, named = [package for package in lock["package"] if "version" in package], _named(posted)
+    found = {
+        limit.requirement: limit
+        for limit in UNDECLARED
+        if Requirement(limit.requirement).name not in named and any(_is_of(limit, package) for package in packages)
+    }
+    return list(found.values())
+
+
 def _named(posted: tuple[Requirement, ...]) -> set[str]:
     return {canonicalize_name(requirement.name) for requirement in posted if requirement.specifier}
 
@@ -109,8 +131,7 @@ def _needed(packages: list[Mapping[str, Any]], named: set[str], pinned: set[str]
 
 def _applies(limit: Limit, limited: str, package: Mapping[str, Any], pinned: set[str]) -> bool:
     if limit.package is not None:
-        version = SpecifierSet(limit.versions)
-        return package["name"] == limit.package and version.contains(package["version"], prereleases=True)
+        return _is_of(limit, package)
     if not any(dependency["name"] == limited for dependency in package.get("dependencies", ())):
         return False
     wheels = package.get("wheels", ())
@@ -119,6 +140,11 @@ def _applies(limit: Limit, limited: str, package: Mapping[str, Any], pinned: set
     if not uploaded or limit.released_before is None or min(map(_time, uploaded)) >= limit.released_before:
         return False
     return package["name"] in pinned or not all(wheel["url"].endswith("-none-any.whl") for wheel in wheels)
+
+
+def _is_of(limit: Limit, package: Mapping[str, Any]) -> bool:
+    versions = SpecifierSet(limit.versions)
+    return package["name"] == limit.package and versions.contains(package["version"], prereleases=True)
 
 
 def _time(text: str | datetime) -> datetime:

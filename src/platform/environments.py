@@ -3,6 +3,7 @@
 Environments are shared between deploys by the hash of their lock. Files are hard links into uv's cache.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ import time
 import tomllib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Final
@@ -34,7 +35,8 @@ FRESH_SECONDS: Final = 600.0
 
 _FILES: Final = ("pyproject.toml", "uv.lock")
 _IMAGE_MACHINES: Final = {"linux/amd64": ("linux", "x86_64"), "linux/arm64": ("linux", "aarch64")}
-_EARLY_IMPORTS: Final = Path(__file__).with_name("early_imports.py")
+_START_HOOKS: Final = tuple(Path(__file__).with_name(f"{name}.py") for name in ("early_imports", "saving_fallback"))
+"""What the interpreters of an environment run at start."""
 _READY: Final = ".ready"
 
 
@@ -131,8 +133,8 @@ def ensure(lock: Lock, settings: Settings, on_log: OnLog) -> Environment:
         if not _is_ready(environment):
             shutil.rmtree(path, ignore_errors=True)
             _install(lock, path, settings, on_log)
-            _add_early_imports(path)
-        (path / _READY).touch()
+            _add_start_hooks(path)
+        (path / _READY).write_text(_hooks_digest())
     return environment
 
 
@@ -157,7 +159,8 @@ def _last_wanted(path: Path) -> float:
 
 def _is_ready(environment: Environment) -> bool:
     # The interpreter is a link to one outside, which may have been removed since.
-    return (environment.path / _READY).exists() and environment.python.exists()
+    ready = environment.path / _READY
+    return ready.exists() and ready.read_text() == _hooks_digest() and environment.python.exists()
 
 
 def _install(lock: Lock, path: Path, settings: Settings, on_log: OnLog) -> None:
@@ -182,11 +185,17 @@ def _install(lock: Lock, path: Path, settings: Settings, on_log: OnLog) -> None:
         raise _unavailable("installed", failure) from None
 
 
-def _add_early_imports(path: Path) -> None:
+def _add_start_hooks(path: Path) -> None:
     (packages,) = path.glob("lib/python3*/site-packages")
-    name = f"asgard_{_EARLY_IMPORTS.stem}"
-    shutil.copyfile(_EARLY_IMPORTS, packages / f"{name}.py")
-    (packages / f"{name}.pth").write_text(f"import {name}\n")
+    for hook in _START_HOOKS:
+        name = f"asgard_{hook.stem}"
+        shutil.copyfile(hook, packages / f"{name}.py")
+        (packages / f"{name}.pth").write_text(f"import {name}\n")
+
+
+@functools.cache
+def _hooks_digest() -> str:
+    return hashlib.sha256(b"".join(hook.read_bytes() for hook in _START_HOOKS)).hexdigest()
 
 
 def _added(posted: tuple[Requirement, ...]) -> tuple[Requirement, ...]:
@@ -220,16 +229,19 @@ def _resolve(project: _Project, folder: Path, settings: Settings, on_log: OnLog)
         python = _lock_newest(project, limits := [], project.where.pythons, folder, deadline, on_log)
 
     locked = (folder / "uv.lock").read_text()
-    if needed := constraints.needed(tomllib.loads(locked), project.posted):
-        for limit in needed:
+    content = tomllib.loads(locked)
+    undeclared, needed = constraints.undeclared(content, project.posted), constraints.needed(content, project.posted)
+    if undeclared or needed:
+        for limit in (*undeclared, *needed):
             on_log(f"{limit.requirement}: {limit.reason}")
+        completed = replace(project, added=(*project.added, *(Requirement(limit.requirement) for limit in undeclared)))
         further = [*limits, *dict.fromkeys(limit.requirement for limit in needed)]
         # What does not resolve on a newer Python does not with more limits either.
         candidates = project.where.pythons[project.where.pythons.index(python) :]
         try:
-            _lock_newest(project, further, candidates, folder, deadline, on_log)
+            _lock_newest(completed, further, candidates, folder, deadline, on_log)
         except RequirementsConflict:
-            on_log("The other requirements do not allow these limits, so they are left out")
+            on_log("The other requirements do not allow these, so they are left out")
             _write_project(project, limits, python, folder)
             (folder / "uv.lock").write_text(locked)
 
@@ -320,9 +332,9 @@ def _key(project: _Project) -> str:
     """Of everything that a resolution depends on and that can be known without asking the index."""
     index_settings = {name: value for name, value in os.environ.items() if name.startswith("UV_")}
     parts = [
-        sorted(project.dependencies), repr(constraints.ALWAYS + constraints.LIMITS), installed_version("mlflow"),
-        installed_version("uv"), sorted(index_settings.items()), sys.platform, platform.machine(),
-        asdict(project.where),
+        sorted(project.dependencies), repr(constraints.ALWAYS + constraints.UNDECLARED + constraints.LIMITS),
+        installed_version("mlflow"), installed_version("uv"), sorted(index_settings.items()),
+        sys.platform, platform.machine(), asdict(project.where),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 

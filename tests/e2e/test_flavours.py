@@ -22,9 +22,14 @@ FLAVOURS = {
     "sklearn": (
         ["mlflow", "scikit-learn", "pandas"],
         """
-from sklearn.linear_model import LogisticRegression
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import GradientBoostingClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+columns = ColumnTransformer([("scaled", StandardScaler(), ["a", "b"])], remainder="passthrough")
 with mlflow.start_run():
-    mlflow.sklearn.log_model(LogisticRegression().fit(X, y), name="model", input_example=X.head(2))
+    model = make_pipeline(columns, GradientBoostingClassifier(n_estimators=5)).fit(X, y)
+    mlflow.sklearn.log_model(model, name="model", input_example=X.head(2))
 """,
     ),
     "xgboost": (

@@ -84,5 +84,22 @@ def test_skops_is_limited_from_the_start_unless_the_poster_names_a_version() -> 
     assert constraints.always((Requirement("skops>=0.14"),)) == []
 
 
+@pytest.mark.parametrize(
+    ("names", "version", "posted", "added"),
+    [
+        (["mlflow"], "2.9.2", "mlflow==2.9.2", ["setuptools<81"]),
+        (["mlflow", "mlflow-skinny"], "2.15.1", "mlflow==2.15.1", ["setuptools<81"]),
+        (["mlflow"], "2.16.2", "mlflow==2.16.2", []),
+        (["mlflow"], "2.9.2", "setuptools==75", []),
+        (["mlflow"], "2.9.2", "setuptools", ["setuptools<81"]),
+    ],
+)
+def test_what_a_package_needs_and_does_not_say_is_added(
+    names: list[str], version: str, posted: str, added: list[str]
+) -> None:
+    lock = {"package": [package(name, version) for name in names]}
+    assert [limit.requirement for limit in constraints.undeclared(lock, (Requirement(posted),))] == added
+
+
 def test_every_limit_has_a_reason() -> None:
-    assert all(limit.reason for limit in constraints.ALWAYS + constraints.LIMITS)
+    assert all(limit.reason for limit in constraints.ALWAYS + constraints.UNDECLARED + constraints.LIMITS)

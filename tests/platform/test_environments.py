@@ -142,6 +142,21 @@ def test_two_deploys_that_come_together_share_one_environment(fresh: Settings, t
     assert output_of(made[0], "import six; print('ok')") == "ok"
 
 
+def test_an_mlflow_that_imports_pkg_resources_gets_the_setuptools_that_has_it(fresh: Settings, tmp_path: Path) -> None:
+    lock = environments.resolve(["mlflow-skinny==2.9.2"], tmp_path / "project", fresh, ignore)
+    environment = environments.ensure(lock, fresh, ignore)
+    assert output_of(environment, "import mlflow; print(mlflow.__version__)") == "2.9.2"
+
+
+def test_an_environment_with_other_start_hooks_is_made_again(fresh: Settings, tmp_path: Path) -> None:
+    lock = environments.resolve(SMALL, tmp_path / "project", fresh, ignore)
+    environment = environments.ensure(lock, fresh, ignore)
+    (environment.path / ".ready").write_text("of another version")
+    installed: list[str] = []
+    environments.ensure(lock, fresh, installed.append)
+    assert any(line.startswith("Installing") for line in installed)
+
+
 def test_what_skops_looks_through_begins_with_what_it_looks_for(example: tuple[Lock, Environment]) -> None:
     code = """
 import sys
