@@ -92,6 +92,7 @@ def _image_runtime(settings: Settings, report: Report) -> ImageRuntime:
             settings,
             lambda: mlflow_server.tracking(settings),
             lambda model, line: report(f"{model}: {line}", failed=False),
+            lambda *_: None,  # the engine shows what the call ends with
         )
 
     return ImageRuntime(
