@@ -97,7 +97,7 @@ def _image_runtime(settings: Settings, report: Report) -> ImageRuntime:
 
     return ImageRuntime(
         push=lambda wanted: images().push(wanted),
-        exists=lambda repository, digest: images().exists(repository, digest),
+        served=lambda repository, digest: images().served(repository, digest),
         delete=lambda repository, model: images().delete(repository, model),
     )
 

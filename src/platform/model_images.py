@@ -79,7 +79,7 @@ def runtime(
 
     return ImageRuntime(
         push=pushed,
-        exists=_exists,
+        served=_served,
         delete=lambda repository, model: _delete(repository, model, lambda line: on_log(model, line)),
     )
 
@@ -123,16 +123,16 @@ def _deployment_id(bundle: Path) -> str | None:
         return None
 
 
-def _exists(repository: str, digest: str) -> bool:
+def _served(repository: str, digest: str) -> str | None:
     """What cannot be told stays as the state has it: a registry that is down must not keep the rest from being read."""
     try:
         with _opened(repository) as opened:
-            return opened.digest(digest) is not None
+            return None if opened.digest(digest) is None else opened.digest(naming.SERVING_TAG) or ""
     except InfrastructureFailed as error:
         if error.reason not in ("RegistryUnavailable", "Unauthorized"):
             raise
         _log.warning("the registry does not say what it has", repository=repository, reason=error.message)
-        return True
+        return digest
 
 
 def _delete(repository: str, model: str, on_log: OnLog) -> None:
