@@ -34,7 +34,7 @@ CHALLENGE = {"WWW-Authenticate": 'Basic realm="registry"'}
 @pytest.fixture(scope="module")
 def impatient(make_live: Callable[..., Live], cluster_settings: dict[str, str]) -> Live:
     """An API that does not wait long."""
-    live = make_live(**cluster_settings, ASGARD_ROLLOUT_TIMEOUT_SECONDS="40")
+    live = make_live(**cluster_settings, ASGARD_ROLLOUT_TIMEOUT_SECONDS="60")
     live.ready()
     return live
 
@@ -51,7 +51,7 @@ def served(on_cluster: Live) -> dict[str, dict[str, Any]]:
     with ThreadPoolExecutor(4) as pool:
         answers |= zip(rest, pool.map(deploy, rest), strict=True)
     # By hand, in the file alone: the next deploy keeps and applies it.
-    edit(on_cluster, "fits-nowhere", lambda model: model["kubernetes"].update(rollout_timeout_seconds=30))
+    edit(on_cluster, "fits-nowhere", lambda model: model["kubernetes"].update(rollout_timeout_seconds=60))
     return answers
 
 
