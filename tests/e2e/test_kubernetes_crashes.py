@@ -12,7 +12,7 @@ import pytest
 
 from ..cluster.model import Cluster
 from .clusters import NAMESPACE, ROW, SMALL, constant, objects, statuses, tags, under_load
-from .live import Live, body, files, predict, wait_for
+from .live import Live, body, predict, wait_for
 
 SLOW = "import time\nprint('started')\ntime.sleep(1)\n"
 
@@ -51,7 +51,8 @@ def kill_when(live: Live, model: str, script: str, said: Callable[[dict[str, str
 def start_again(live: Live) -> None:
     live.start()
     live.ready()
-    wait_for(lambda: files(live.data_dir / "deploys") == set(), "what the dead deploy left is undone", 180)
+    journals = live.data_dir / "deploys"
+    wait_for(lambda: not list(journals.glob("*/journal.json")), "what the dead deploy left is undone", 180)
 
 
 BORDERS: dict[str, Callable[[dict[str, str]], bool]] = {
