@@ -92,11 +92,12 @@ def _image_runtime(settings: Settings, report: Report) -> ImageRuntime:
             settings,
             lambda: mlflow_server.tracking(settings),
             lambda model, line: report(f"{model}: {line}", failed=False),
+            lambda *_: None,  # the engine shows what the call ends with
         )
 
     return ImageRuntime(
         push=lambda wanted: images().push(wanted),
-        exists=lambda repository, digest: images().exists(repository, digest),
+        served=lambda repository, digest: images().served(repository, digest),
         delete=lambda repository, model: images().delete(repository, model),
     )
 

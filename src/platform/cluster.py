@@ -64,11 +64,13 @@ def has_namespace(settings: Settings) -> bool:
 
 def explained(settings: Settings, spec: ModelSpec, error: InfrastructureFailed) -> InfrastructureFailed:
     """The engine's error with what the cluster says of it; InfrastructureTimeout where it is the time that ran out."""
+    if error.reason is not None:
+        return error  # of the registry
     found = trouble(settings, spec)
     took_too_long = found.reason in (None, "FailedScheduling", "Unhealthy") and _TOO_LONG.search(error.message)
     kind = InfrastructureTimeout if took_too_long else InfrastructureFailed
     message = error.message if found.message is None else f"{found.reason}: {found.message}"
-    return kind(message, reason=found.reason or error.reason, log_tail=[*found.lines, *error.log_tail])
+    return kind(message, reason=found.reason, log_tail=[*found.lines, *error.log_tail])
 
 
 _TOO_LONG: Final = re.compile("timed? ?out|deadline", re.IGNORECASE)
@@ -76,16 +78,17 @@ _TOO_LONG: Final = re.compile("timed? ?out|deadline", re.IGNORECASE)
 
 def trouble(settings: Settings, spec: ModelSpec) -> Trouble:
     """Why the release's pods, or its Service, are not ready. Never raises: the cluster may be what failed."""
-    release = spec.release
     try:
-        return _trouble(
-            _client(settings, spec.namespace),
-            spec.name,
-            naming.deployment_id(spec.name, release.version, release.run_id),
-        )
+        client = _client(settings, spec.namespace)
+        return _trouble(client, spec.name, _pods(client, spec))
     except Exception:
         _log.exception("the cluster does not say why the model does not come up", model=spec.name)
         return Trouble(None, None, [])
+
+
+def pods(settings: Settings, spec: ModelSpec) -> "list[Pod]":
+    """Of the spec's release. Raises what the cluster or the way to it says."""
+    return _pods(_client(settings, spec.namespace), spec)
 
 
 def _client(settings: Settings, namespace: str) -> "Client":
@@ -100,14 +103,18 @@ def _client(settings: Settings, namespace: str) -> "Client":
     return Client(config.get(settings.kube_context), namespace=namespace, timeout=httpx2.Timeout(_REQUEST_SECONDS))
 
 
-def _trouble(client: "Client", model: str, deployment_id: str) -> Trouble:
+def _pods(client: "Client", spec: ModelSpec) -> "list[Pod]":
     from lightkube.resources.core_v1 import Pod
 
-    found = [
+    wanted = naming.deployment_id(spec.name, spec.release.version, spec.release.run_id)
+    return [
         pod
-        for pod in client.list(Pod, labels={naming.NAME_LABEL: model})
-        if ((pod.metadata and pod.metadata.annotations) or {}).get(naming.DEPLOYMENT_ID_ANNOTATION) == deployment_id
+        for pod in client.list(Pod, labels={naming.NAME_LABEL: spec.name})
+        if ((pod.metadata and pod.metadata.annotations) or {}).get(naming.DEPLOYMENT_ID_ANNOTATION) == wanted
     ]
+
+
+def _trouble(client: "Client", model: str, found: "list[Pod]") -> Trouble:
     reason, message = most_telling(*found)
     events = _events(client, model)
     if reason is None:

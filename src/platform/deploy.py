@@ -37,6 +37,7 @@ from . import (
     model_images,
     ports,
     registry,
+    rollouts,
     runs,
     secrets,
     shared_stack,
@@ -360,17 +361,33 @@ def _bring_up(tools: Tools, entry: Journal, content: StackFile, on_progress: OnP
     on_log = _lines(on_progress, "infrastructure")
     if content.spec.target == "kubernetes":
         shared_stack.ensure(settings, tools.engine, on_log)
+    if entry.stack_file is None and tools.engine.outputs(model, token=entry.token):
+        raise InfrastructureFailed(
+            f"The stack {model} is in the backend already, and its file Pulumi.{model}.yaml is not in "
+            f"{settings.stacks_dir}: another Asgard has deployed it. Put that file there, or deploy with that one.",
+            reason="StackFileMissing",
+        )
     entry = journal.update(settings.data_dir, entry, infrastructure=True)
     stackfile.write(stackfile.path_of(settings.stacks_dir, model), content, secrets.passphrase(settings))
-    try:
+    if content.spec.target == "kubernetes":
+        outputs = _roll_out(tools, entry, content.spec, on_log)
+    else:
         outputs = tools.engine.up(model, token=entry.token, on_log=on_log)
-    except InfrastructureFailed as error:
-        if content.spec.target == "kubernetes":
-            raise cluster.explained(settings, content.spec, error) from error
-        raise
     url, identifier = outputs["inference_url"], outputs["deployment_id"]
     registry.mark_serving(tools.tracking, model, release.version, url, identifier)
     return outputs
+
+
+def _roll_out(tools: Tools, entry: Journal, spec: ModelSpec, on_log: Callable[[str], None]) -> dict[str, Any]:
+    def give_up() -> None:
+        on_log("The new pods cannot become ready: the rollout is ended before its time")
+        tools.engine.give_up(entry.token)
+
+    try:
+        with rollouts.watched(tools.settings, spec, give_up):
+            return tools.engine.up(spec.name, token=entry.token, on_log=on_log)
+    except InfrastructureFailed as error:
+        raise cluster.explained(tools.settings, spec, error) from error
 
 
 def _stack_file(settings: Settings, model: str) -> StackFile | None:

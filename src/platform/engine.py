@@ -7,6 +7,7 @@ they do (docs/performance.md).
 import json
 import os
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import psutil
@@ -25,7 +27,7 @@ from ..errors import AsgardError, DeployInProgress, InfrastructureFailed, Infras
 from ..serving.desired import ApplyFailed
 from ..settings import Settings
 from ..stacks.program import program
-from . import secrets, stackfile
+from . import pending, secrets, stackfile
 
 _WITHOUT_PLUGINS = {"PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true", "PULUMI_IGNORE_AMBIENT_PLUGINS": "true"}
 """No time is spent on looking for plugins, nor on telling that there are some on PATH."""
@@ -76,6 +78,10 @@ def cli_environment(settings: Settings) -> dict[str, str]:
     }
 
 
+_STATE_ENDS = (".json", ".json.gz")
+"""Of a state's file in a file backend."""
+
+
 class _Stack(auto.Stack):
     """A stack without the calls around each operation: select before it, outputs and history after it."""
 
@@ -98,7 +104,7 @@ class _Watch:
     on_log: Callable[[str], None]
     outputs: dict[str, Any] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
-    failure: ApplyFailed | None = None
+    failure: InfrastructureFailed | None = None
 
     def __call__(self, event: auto.EngineEvent) -> None:
         if event.diagnostic_event is not None:
@@ -134,10 +140,10 @@ class Watches:
         if model in self._watches:
             self._watches[model].on_log(line)
 
-    def failed(self, model: str, error: ApplyFailed) -> None:
+    def failed(self, model: str, error: ApplyFailed | InfrastructureFailed) -> None:
         """Why the provider could not do what it was asked."""
         if model in self._watches:
-            self._watches[model].failure = error
+            self._watches[model].failure = _infrastructure_error(error)
 
 
 class Engine:
@@ -154,10 +160,11 @@ class Engine:
         if ambient := os.environ.get("PULUMI_DEBUG_PROVIDERS"):
             attached.append(ambient)
         self._environment = {**cli_environment(settings), "PULUMI_DEBUG_PROVIDERS": ",".join(attached)}
-        self._locks = None
+        self._locks = self._stacks = None
         if settings.backend_url.startswith("file://"):
-            backend = Path(settings.backend_url.removeprefix("file://"))
-            self._locks = backend / ".pulumi" / "locks" / "organization" / naming.PROJECT
+            backend = Path(settings.backend_url.removeprefix("file://")) / ".pulumi"
+            self._locks = backend / "locks" / "organization" / naming.PROJECT
+            self._stacks = backend / "stacks" / naming.PROJECT
         write_project(settings.stacks_dir)
 
     def up(self, model: str, *, token: str, on_log: Callable[[str], None], refresh: bool = False) -> dict[str, Any]:
@@ -188,6 +195,8 @@ class Engine:
 
     def outputs(self, model: str, *, token: str) -> dict[str, Any]:
         """The stack's outputs as recorded, secrets masked; empty where there is no such stack, or none was exported."""
+        if self._stacks is not None and not any((self._stacks / f"{model}{end}").exists() for end in _STATE_ENDS):
+            return {}
         try:
             found: dict[str, Any] = json.loads(
                 self._pulumi(["stack", "output", "--json", "--stack", model], model, token)
@@ -202,7 +211,21 @@ class Engine:
         with self._watches.open(model, lambda _: None) as watch, suppress(StackNotFoundError):
             if self._locks is None:
                 self._pulumi(["cancel", "--yes", "--stack", model], model, token)
-            self._run(model, watch, lambda: stack.refresh(on_event=watch, clear_pending_creates=True))
+            state = json.loads(self._pulumi(["stack", "export", "--stack", model], model, token))
+            if pending.taken_over(state):
+                with NamedTemporaryFile("w", suffix=".json") as file:
+                    json.dump(state, file)
+                    file.flush()
+                    self._pulumi(["stack", "import", "--file", file.name, "--stack", model], model, token)
+            self._run(model, watch, lambda: stack.refresh(on_event=watch))
+
+    @staticmethod
+    def give_up(token: str) -> None:
+        """Let the operation with that token, of this process, end: what is under way stops waiting, and it fails."""
+        for process in psutil.Process().children():
+            with suppress(psutil.Error):
+                if process.environ().get(naming.DEPLOYMENT_VARIABLE) == token:
+                    process.send_signal(signal.SIGINT)
 
     def free_dead_lock(self, model: str) -> None:
         """Take away the stack's lock where the process that took it, on this machine, is gone. File backend only."""
@@ -262,11 +285,13 @@ class Engine:
             raise DeployInProgress(model) from error
         except CommandError as error:
             if watch.failure is not None:
-                raise _infrastructure_error(watch.failure) from error
+                raise watch.failure from error
             raise InfrastructureFailed("\n".join(watch.errors) or _stderr(error)) from error
 
 
-def _infrastructure_error(failure: ApplyFailed) -> InfrastructureFailed:
+def _infrastructure_error(failure: ApplyFailed | InfrastructureFailed) -> InfrastructureFailed:
+    if isinstance(failure, InfrastructureFailed):
+        return failure
     kind = InfrastructureTimeout if failure.reason == "Timeout" else InfrastructureFailed
     return kind(failure.message, reason=failure.reason, log_tail=failure.log_tail)
 

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import structlog
+
 from .. import naming
 from ..errors import InfrastructureFailed, InvalidRequest
 from ..settings import Settings
@@ -18,6 +20,8 @@ from .images.build import Image, build
 from .images.registry import Repository
 from .tracking import Tracking
 from .uv_tool import OnLog
+
+_log = structlog.get_logger("asgard.images")
 
 
 def check_name(settings: Settings, model: str) -> None:
@@ -52,18 +56,31 @@ def digest(settings: Settings, bundle: Path, on_log: OnLog) -> str:
 
 
 def remove(repository: str, tag: str) -> None:
-    """Take one image out of a registry; one that is not there is fine."""
+    """Take one image out of a registry; one that is not there is fine, and so is a registry that allows no deleting."""
     with _opened(repository) as opened:
-        if (found := opened.digest(tag)) is not None:
-            opened.delete_manifest(found)
+        if (found := opened.digest(tag)) is not None and not opened.delete_manifest(found):
+            _log.warning("the registry allows no deleting: the image stays", repository=repository, tag=tag)
 
 
-def runtime(settings: Settings, tracking: Callable[[], Tracking], on_log: Callable[[str, str], None]) -> ImageRuntime:
-    """What the Image resource works with. `on_log`: gets the model and a line of progress."""
+def runtime(
+    settings: Settings,
+    tracking: Callable[[], Tracking],
+    on_log: Callable[[str, str], None],
+    on_failure: Callable[[str, InfrastructureFailed], None],
+) -> ImageRuntime:
+    """What the Image resource works with. `on_log`: gets a model and a line of progress; `on_failure`: and why not."""
+
+    def pushed(wanted: WantedImage) -> None:
+        try:
+            _push(settings, tracking(), wanted, lambda line: on_log(wanted.model, line))
+        except InfrastructureFailed as error:
+            on_failure(wanted.model, error)
+            raise
+
     return ImageRuntime(
-        push=lambda wanted: _push(settings, tracking(), wanted, lambda line: on_log(wanted.model, line)),
-        exists=_exists,
-        delete=_delete,
+        push=pushed,
+        served=_served,
+        delete=lambda repository, model: _delete(repository, model, lambda line: on_log(model, line)),
     )
 
 
@@ -106,17 +123,25 @@ def _deployment_id(bundle: Path) -> str | None:
         return None
 
 
-def _exists(repository: str, digest: str) -> bool:
-    with _opened(repository) as opened:
-        return opened.digest(digest) is not None
+def _served(repository: str, digest: str) -> str | None:
+    """What cannot be told stays as the state has it: a registry that is down must not keep the rest from being read."""
+    try:
+        with _opened(repository) as opened:
+            return None if opened.digest(digest) is None else opened.digest(naming.SERVING_TAG) or ""
+    except InfrastructureFailed as error:
+        if error.reason not in ("RegistryUnavailable", "Unauthorized"):
+            raise
+        _log.warning("the registry does not say what it has", repository=repository, reason=error.message)
+        return digest
 
 
-def _delete(repository: str, model: str) -> None:
+def _delete(repository: str, model: str, on_log: OnLog) -> None:
     """All images of the model, and no other: a repository may hold what somebody else has put there."""
     with _opened(repository) as opened:
         tags = [tag for tag in opened.tags() if tag.startswith(f"{model}-v") or tag == naming.SERVING_TAG]
-        for found in {opened.digest(tag) for tag in tags} - {None}:
-            opened.delete_manifest(str(found))
+        gone = [opened.delete_manifest(str(found)) for found in {opened.digest(tag) for tag in tags} - {None}]
+        if not all(gone):
+            on_log(f"The registry {opened.registry} allows no deleting: the images in {repository} stay")
 
 
 def _build(settings: Settings, bundle: Path, on_log: OnLog) -> Image:

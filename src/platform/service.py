@@ -197,7 +197,7 @@ def _assemble(
     settings: Settings, runtime: LocalRuntime, watches: Watches, on_log: Callable[[str], None]
 ) -> tuple[Tools, grpc.Server]:
     command = engine_install.find_or_install(settings, on_log)
-    images = model_images.runtime(settings, lambda: mlflow_server.tracking(settings), watches.log)
+    images = model_images.runtime(settings, lambda: mlflow_server.tracking(settings), watches.log, watches.failed)
     provider, port = servicer.serve(
         {local_server.TYPE: local_server.resource(runtime), image.TYPE: image.resource(images)}
     )

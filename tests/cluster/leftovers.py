@@ -68,6 +68,10 @@ def _groups(slot: Slot) -> Iterator[Path]:
             yield Path(directory)
 
 
+_SHARES: Final = {"cpu.shares": "8192", "cpu.weight": "800"}
+"""Of the processor, in version 1 and 2: else all pods together count as much as one of the machine's own processes."""
+
+
 def make_cgroup(slot: Slot) -> None:
     """The pods' parent group, in each hierarchy that has controllers."""
     for root in [_CGROUPS, *_CGROUPS.glob("*/")]:
@@ -81,6 +85,9 @@ def make_cgroup(slot: Slot) -> None:
         ):  # Version 1: empty in a new group, so nothing could run.
             if (root / setting).exists() and not (group / setting).read_text().strip():
                 (group / setting).write_text((root / setting).read_text())
+        for setting, value in _SHARES.items():
+            if (group / setting).exists():
+                (group / setting).write_text(value)
 
 
 def _unmount(folder: Path) -> None:

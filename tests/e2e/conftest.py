@@ -6,6 +6,12 @@ import pytest
 
 from asgard.serving import control
 
+from ..cluster import access
+from ..cluster.model import Cluster
+from ..platform.images import front
+from ..platform.images.front import Front
+from ..standins import kubernetes
+from .clusters import NAMESPACE, RBAC
 from .live import Live, free_port
 
 
@@ -43,5 +49,38 @@ def make_live(
 @pytest.fixture(scope="session")
 def live(make_live: Callable[..., Live]) -> Live:
     live = make_live()
+    live.ready()
+    return live
+
+
+@pytest.fixture(scope="session")
+def before_registry(cluster: Cluster) -> Iterator[Front]:
+    """What the registry is reached by: it fails on demand."""
+    with front.running(cluster.registry) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cluster_settings(cluster: Cluster, before_registry: Front) -> Iterator[dict[str, str]]:
+    """Environment of an API and its commands that deploy to the cluster, with the documented role and no more."""
+    kubeconfig = access.for_service_account(cluster, "asgard", [RBAC], namespace=NAMESPACE)
+    server, port = kubernetes.serve({"KUBECONFIG": str(kubeconfig)})
+    yield {
+        "ASGARD_TARGET": "kubernetes",
+        "ASGARD_NAMESPACE": NAMESPACE,
+        "ASGARD_REGISTRY": f"{before_registry.host}/acme",
+        "ASGARD_BASE_IMAGE": cluster.base_image,
+        "ASGARD_MAX_CONCURRENT_DEPLOYS": "8",
+        "KUBECONFIG": str(kubeconfig),
+        "PULUMI_DEBUG_PROVIDERS": f"kubernetes:{port}",
+        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+    }
+    server.stop(None)
+
+
+@pytest.fixture(scope="session")
+def on_cluster(make_live: Callable[..., Live], cluster_settings: dict[str, str]) -> Live:
+    """An API whose models run there."""
+    live = make_live(**cluster_settings)
     live.ready()
     return live

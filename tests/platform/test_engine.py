@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from asgard.errors import DeployInProgress, InfrastructureFailed
 from asgard.platform import secrets, stackfile
 from asgard.platform.engine import Engine, Watches
 from asgard.settings import Settings
+from asgard.stacks.provider.image import TYPE as IMAGE
 from asgard.stacks.provider.local_server import TYPE
 from asgard.stacks.provider.resource import Properties, Resource
 from asgard.stacks.provider.servicer import serve
@@ -68,7 +70,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def engine(settings: Settings, world: World, pulumi_command: auto.PulumiCommand) -> Iterator[Engine]:
-    server, port = serve({TYPE: world.resource()})
+    server, port = serve({kind: replace(world.resource(), token=kind) for kind in (TYPE, IMAGE)})
     yield Engine(settings, pulumi_command, {"asgard": port}, Watches())
     server.stop(0)
 
@@ -223,6 +225,57 @@ def test_recovery_brings_the_state_in_line_with_what_is(engine: Engine, settings
     world.calls.clear()
     up(engine)
     assert world.calls == ["create"]
+
+
+def test_recovery_takes_over_what_was_made_and_not_recorded_and_leaves_no_creation_undecided(
+    engine: Engine, settings: Settings, world: World
+) -> None:
+    write(settings)
+    up(engine)
+    path = settings.data_dir / "backend/.pulumi/stacks/asgard-models/iris.json"
+    state = json.loads(path.read_text())
+    latest = state["checkpoint"]["latest"]
+    [server] = [resource for resource in latest["resources"] if resource["type"] == TYPE]
+    image = {**server, "type": IMAGE, "urn": server["urn"].replace(TYPE, IMAGE)}
+    image = {key: value for key, value in image.items() if key not in ("id", "outputs")}
+    latest["pending_operations"] = [{"resource": image, "type": "creating"}]
+    path.write_text(json.dumps(state))
+    path.with_name("iris.json.attrs").unlink(missing_ok=True)
+    engine.recover("iris", token="t")
+    latest = json.loads(path.read_text())["checkpoint"]["latest"]
+    assert "pending_operations" not in latest
+    assert [resource["id"] for resource in latest["resources"] if resource["type"] == IMAGE] == ["iris"]
+    world.calls.clear()
+    engine.destroy("iris", token="t", on_log=lambda _: None)
+    assert world.calls == ["delete", "delete"]
+
+
+def test_an_operation_that_is_given_up_fails_and_the_next_one_succeeds(
+    engine: Engine, settings: Settings, world: World
+) -> None:
+    write(settings)
+    up(engine)
+    write(settings, replicas=2)
+    world.calls.clear()
+    world.gate.clear()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(up, engine)
+        while "update" not in world.calls:
+            assert not first.done()
+        engine.give_up("another")
+        engine.give_up("t")
+        world.gate.set()
+        with pytest.raises(InfrastructureFailed):
+            first.result()
+    assert up(engine, refresh=True) == "iris-v1-1234e5"
+    assert world.serving["iris"]["replicas"] == 2
+
+
+def test_a_stack_that_is_not_there_has_no_outputs(engine: Engine, settings: Settings) -> None:
+    assert engine.outputs("iris", token="t") == {}
+    write(settings)
+    up(engine)
+    assert engine.outputs("iris", token="t")["deployment_id"] == "iris-v1-1234e5"
 
 
 def test_recovery_of_a_stack_that_never_came_to_be_is_nothing(engine: Engine) -> None:

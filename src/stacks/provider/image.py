@@ -28,8 +28,8 @@ class ImageRuntime:
 
     push: Callable[[WantedImage], None]
     """Put it there unless it is, rebuilt from its bundle where no local copy is left."""
-    exists: Callable[[str, str], bool]
-    """Repository, digest -> whether the registry has it."""
+    served: Callable[[str, str], str | None]
+    """Repository, digest -> the digest that is marked as the one that serves, "" for none; None: it is not there."""
     delete: Callable[[str, str], None]
     """Repository, model -> remove all of the model's images; what is gone is fine."""
 
@@ -51,7 +51,11 @@ def resource(runtime: ImageRuntime) -> Resource:
 
     def read(_: str, inputs: Properties, outputs: Properties) -> tuple[Properties, Properties] | None:
         known = {key: value for key, value in (inputs or outputs).items() if key not in ("reference", "image_uri")}
-        return (known, _outputs(known)) if runtime.exists(known["repository"], known["digest"]) else None
+        served = runtime.served(known["repository"], known["digest"])
+        if served is None:
+            return None
+        known["digest"] = served
+        return known, _outputs(known)
 
     return Resource(
         token=TYPE,

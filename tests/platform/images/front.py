@@ -15,6 +15,7 @@ from typing import Any
 class Fault:
     """What happens instead of an answer, `times` times, to a request like `PUT /v2/…` that matches `pattern`.
 
+    `agent`: where set, only to whose User-Agent begins so.
     `status` with `headers` and `body`; or, where `status` is None, the connection is cut after `read` bytes of the
     request's body.
     """
@@ -25,6 +26,7 @@ class Fault:
     body: bytes = b""
     read: int = 0
     times: int = 1
+    agent: str = ""
 
 
 @dataclass
@@ -38,11 +40,11 @@ class Front:
     received: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def fault(self, request: str) -> Fault | None:
+    def fault(self, request: str, agent: str) -> Fault | None:
         with self.lock:
             self.requests.append(request)
             for fault in self.faults:
-                if fault.times and re.search(fault.pattern, request):
+                if fault.times and agent.startswith(fault.agent) and re.search(fault.pattern, request):
                     fault.times -= 1
                     return fault
         return None
@@ -58,7 +60,7 @@ def running(upstream: str) -> Iterator[Front]:
 
         def _pass(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
-            fault = front.fault(f"{self.command} {self.path}")
+            fault = front.fault(f"{self.command} {self.path}", self.headers.get("User-Agent", ""))
             if fault is None:
                 self._forward(self._read(length))
             elif fault.status is None:

@@ -21,9 +21,14 @@ class Registry:
 
     def __init__(self) -> None:
         self.images: dict[tuple[str, str], WantedImage] = {}
+        self.serving = ""
 
     def push(self, wanted: WantedImage) -> None:
         self.images[wanted.repository, wanted.digest] = wanted
+        self.serving = wanted.digest
+
+    def served(self, repository: str, digest: str) -> str | None:
+        return self.serving if (repository, digest) in self.images else None
 
     def delete(self, repository: str, model: str) -> None:
         self.images = {
@@ -31,7 +36,7 @@ class Registry:
         }
 
     def resource(self) -> Resource:
-        return image.resource(ImageRuntime(self.push, lambda *key: key in self.images, self.delete))
+        return image.resource(ImageRuntime(self.push, self.served, self.delete))
 
 
 @pytest.fixture
@@ -70,6 +75,15 @@ def test_what_is_gone_from_the_registry_is_read_as_gone(registry: Registry) -> N
     assert resource.read(identifier, INPUTS, outputs) == (INPUTS, outputs)
     registry.images.clear()
     assert resource.read(identifier, INPUTS, outputs) is None
+
+
+def test_an_image_that_is_there_and_not_marked_as_serving_is_read_as_another(registry: Registry) -> None:
+    resource = registry.resource()
+    identifier, outputs = resource.create(INPUTS)
+    registry.serving = "sha256:2"
+    found = resource.read(identifier, INPUTS, outputs)
+    assert found is not None
+    assert found[0] == changed(digest="sha256:2")
 
 
 def test_deleting_takes_all_images_of_the_model(registry: Registry) -> None:
