@@ -1,6 +1,9 @@
-"""POST → first prediction, against the same script by hand: alone, and with `mlflow models serve` after it.
+"""POST → first prediction, in one run with what it is compared with.
 
-    uv run python bench/deploy.py [--repeats N]
+    uv run python bench/deploy.py [--repeats N] [--target local|kubernetes]
+
+Target `local`: against the same script by hand, alone and with `mlflow models serve` after it. Target `kubernetes`:
+against the target `local`, on the cluster and registry of KUBECONFIG and ASGARD_REGISTRY, else on the tests' own.
 
 Alone: `python train.py` in a uv project with the lock that the deploy had, uv on PATH; the fastest way by hand, and no
 URL at its end. Cold: no environment for the requirements exists yet, uv's own cache does. Warm: it exists. Everything
@@ -19,14 +22,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 from uv import find_uv_bin
 
-SCRIPT = Path(__file__).parents[1] / "examples" / "quickstart" / "train.py"
+from asgard.platform import engine_install
+from asgard.settings import Settings
+
+CHECKOUT = Path(__file__).parents[1]
+sys.path += [str(CHECKOUT), str(CHECKOUT / "tools")]
+
+import demo  # noqa: E402
+
+from tests.standins import path_with_cli  # noqa: E402
+
+ASGARD = str(Path(sys.executable).with_name("asgard"))
+
+SCRIPT = CHECKOUT / "examples" / "quickstart" / "train.py"
 REQUIREMENTS = ["mlflow", "scikit-learn==1.3.0"]
 BY_HAND = [*REQUIREMENTS, "numpy<2", "skops<0.14"]
 """What somebody who deploys by hand finds out that the example needs."""
@@ -79,6 +94,7 @@ def ours(url: str) -> tuple[float, dict[str, float]]:
     }
     began = time.monotonic()
     marks: list[tuple[str, float]] = []
+    steps: dict[str, float] = {}
     answer, event = {}, ""
     with httpx.stream(
         "POST",
@@ -93,6 +109,8 @@ def ours(url: str) -> tuple[float, dict[str, float]]:
                 event = value
             elif field == "data" and event == "stage":
                 marks.append((json.loads(value)["stage"], time.monotonic()))
+            elif field == "data" and event == "log":
+                steps[json.loads(value)["line"].rpartition(":")[2]] = time.monotonic()
             elif field == "data" and event in ("result", "error"):
                 answer = json.loads(value)
     if "inference_url" not in answer:
@@ -101,7 +119,10 @@ def ours(url: str) -> tuple[float, dict[str, float]]:
     until(lambda: answers(f"{answer['inference_url']}/predict", {"data": [ROW]}))
     total = time.monotonic() - began
     ends = [moment for _, moment in marks[1:]] + [deployed]
-    return total, {stage: end - moment for (stage, moment), end in zip(marks, ends, strict=True)}
+    stages = {stage: end - moment for (stage, moment), end in zip(marks, ends, strict=True)}
+    if "Image" in steps and "Deployment" in steps:  # Which waits for it.
+        stages["of that, the push"] = steps["Deployment"] - steps["Image"]
+    return total, stages
 
 
 def alone(environment: Mapping[str, str], project: Path, *, install: bool) -> float:
@@ -149,43 +170,121 @@ def by_hand(environment: Mapping[str, str], folder: Path, *, install: bool) -> f
         return time.monotonic() - began
 
 
+@contextmanager
+def api(environment: Mapping[str, str], folder: Path) -> Iterator[tuple[str, float, float]]:
+    """`asgard serve`: its URL, and after how many seconds it answered and was ready."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    began = time.monotonic()
+    with process([ASGARD, "serve", "--port", str(port)], environment, folder):
+        until(lambda: _answers(url))
+        answered = time.monotonic() - began
+        until(lambda: _ready(url))
+        yield url, answered, time.monotonic() - began
+
+
+def destroy(environment: Mapping[str, str]) -> None:
+    subprocess.run([ASGARD, "destroy", "bench", "--yes"], env=environment, check=True, capture_output=True)
+
+
+def pod_seconds() -> float:
+    """From the creation of the newest pod to its readiness, as the cluster has it: in whole seconds."""
+    from lightkube import Client, KubeConfig
+    from lightkube.resources.core_v1 import Pod
+
+    config = KubeConfig.from_file(os.environ["KUBECONFIG"]).get(os.environ.get("ASGARD_KUBE_CONTEXT"))
+    namespace = os.environ.get("ASGARD_NAMESPACE", "asgard")
+    spans = []
+    for pod in Client(config, namespace=namespace).list(Pod, labels={"app.kubernetes.io/name": "bench"}):
+        made = pod.metadata.creationTimestamp if pod.metadata else None
+        for condition in (pod.status.conditions if pod.status else None) or []:
+            ready = condition.lastTransitionTime
+            if condition.type == "Ready" and condition.status == "True" and made and ready:
+                spans.append((made, ready - made))
+    return max(spans)[1].total_seconds()
+
+
+def replicas_seconds(environment: Mapping[str, str]) -> tuple[float, str]:
+    """Of `pulumi up` after an edit of the stack file that changes the number of replicas, and what it says it did."""
+    file = Path(environment["ASGARD_DATA_DIR"]) / "stacks" / "Pulumi.bench.yaml"
+    file.write_text(file.read_text().replace("replicas: 1", "replicas: 2"))
+    began = time.monotonic()
+    up = ["pulumi", "--", "up", "--yes", "--skip-preview", "--non-interactive", "-s", "bench"]
+    done = subprocess.run([ASGARD, *up], env=environment, check=True, capture_output=True, text=True)
+    return time.monotonic() - began, done.stdout.partition("Resources:")[2].partition("Duration")[0]
+
+
+def on_cluster(folder: Path, repeats: int) -> None:
+    with demo.place("kubernetes", folder) as found:
+        os.environ.update(found.settings)
+        cli = engine_install.find_or_install(Settings(), lambda _: None)
+        environment = {
+            **found.environment,
+            "ASGARD_CACHE_DIR": str(folder / "cache"),
+            "PATH": path_with_cli(Path(cli.command), folder),
+        }
+        with api(environment, folder) as (url, _, _):
+            cold, cold_stages = ours(url)
+            warm, starts = [], []
+            for _ in range(repeats):
+                warm.append(ours(url))
+                starts.append(pod_seconds())
+        change, did = replicas_seconds(environment)
+        destroy(environment)
+    local = {**environment, "ASGARD_TARGET": "local", "ASGARD_DATA_DIR": str(folder / "local")}
+    with api(local, folder) as (url, _, _):
+        ours(url)
+        compared = [ours(url) for _ in range(repeats)]
+    destroy(local)
+    cluster_warm, local_warm = (statistics.median(total for total, _ in runs) for runs in (warm, compared))
+    start = statistics.median(starts)
+    print("| POST → first prediction | kubernetes, s | the pod's own start, s | local, s | without the start / local |")
+    print("|---|---|---|---|---|")
+    print(
+        f"| warm, median of {repeats} | {cluster_warm:.1f} | {start:.0f} | {local_warm:.1f} | "
+        f"{(cluster_warm - start) / local_warm:.2f} |"
+    )
+    print(f"| cold | {cold:.1f} | | | |")
+    print(f"\n`pulumi up` after an edit of `replicas`, 1 to 2: {change:.1f} s:\n{did}")
+    _print_stages(cold_stages, warm)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3, help="warm runs of each (default: 3)")
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--target", choices=["local", "kubernetes"], default="local")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="asgard-bench-") as temporary:
-        folder = Path(temporary)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("ASGARD_", "MLFLOW_"))}
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        port = free_port()
-        url = f"http://127.0.0.1:{port}"
-        asgard = str(Path(sys.executable).with_name("asgard"))
-        settings = {"ASGARD_DATA_DIR": str(folder / "data"), "ASGARD_CACHE_DIR": str(folder / "cache")}
-        began = time.monotonic()
-        with process([asgard, "serve", "--port", str(port)], {**environment, **settings}, folder):
-            until(lambda: _answers(url))
-            answered = time.monotonic() - began
-            until(lambda: _ready(url))
-            ready = time.monotonic() - began
-            cold, cold_stages = ours(url)
-            warm = [ours(url) for _ in range(repeats)]
-            project = equal_project(folder / "data", folder / "project")
-        subprocess.run(
-            [asgard, "destroy", "bench", "--yes"], env={**environment, **settings}, check=True, capture_output=True
-        )
-        alone_cold = alone(environment, project, install=True)
-        alone_warm = [alone(environment, project, install=False) for _ in range(repeats)]
-        hand_cold = by_hand(environment, folder, install=True)
-        hand_warm = [by_hand(environment, folder, install=False) for _ in range(repeats)]
+        compare = here if arguments.target == "local" else on_cluster
+        compare(Path(temporary), arguments.repeats)
+
+
+def here(folder: Path, repeats: int) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ASGARD_", "MLFLOW_"))}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    settings = {"ASGARD_DATA_DIR": str(folder / "data"), "ASGARD_CACHE_DIR": str(folder / "cache")}
+    with api({**environment, **settings}, folder) as (url, answered, ready):
+        cold, cold_stages = ours(url)
+        warm = [ours(url) for _ in range(repeats)]
+        project = equal_project(folder / "data", folder / "project")
+    destroy({**environment, **settings})
+    alone_cold = alone(environment, project, install=True)
+    alone_warm = [alone(environment, project, install=False) for _ in range(repeats)]
+    hand_cold = by_hand(environment, folder, install=True)
+    hand_warm = [by_hand(environment, folder, install=False) for _ in range(repeats)]
     warm_seconds = [total for total, _ in warm]
     print("| POST → first prediction | Asgard, s | script alone, s | ratio | with `mlflow models serve`, s | ratio |")
     print("|---|---|---|---|---|---|")
     print(_row("cold environment", [cold], [alone_cold], [hand_cold]))
     print(_row(f"warm, median of {repeats}", warm_seconds, alone_warm, hand_warm))
     print(f"\n`asgard serve`, new data folder: answers after {answered:.1f} s, ready to deploy after {ready:.1f} s.")
+    _print_stages(cold_stages, warm)
+
+
+def _print_stages(cold: Mapping[str, float], warm: Sequence[tuple[float, Mapping[str, float]]]) -> None:
     print("\n| stage | cold, s | warm, median s |")
     print("|---|---|---|")
-    for stage, seconds in cold_stages.items():
+    for stage, seconds in cold.items():
         print(f"| {stage} | {seconds:.2f} | {statistics.median(stages[stage] for _, stages in warm):.2f} |")
 
 
