@@ -117,8 +117,9 @@ class KubernetesModel(pulumi.ComponentResource):
 
 
 def cluster_provider(opts: pulumi.ResourceOptions) -> Provider:
-    """The cluster of the kubeconfig; its context may be set, and is no part of the stack: names differ by person."""
-    return Provider("cluster", context=os.environ.get("ASGARD_KUBE_CONTEXT") or None, opts=opts)
+    """The cluster of the kubeconfig, as kubectl finds it; its context may be set."""
+    # Without a value the SDK records the path in KUBECONFIG, which is nothing to another person or in a pod.
+    return Provider("cluster", kubeconfig="", context=os.environ.get("ASGARD_KUBE_CONTEXT") or None, opts=opts)
 
 
 def _repository(spec: ModelSpec, target: KubernetesConfig, opts: pulumi.ResourceOptions) -> pulumi.Input[str]:

@@ -93,6 +93,13 @@ def test_every_object_carries_the_models_name_and_lives_in_its_namespace() -> No
         assert metadata["namespace"] == "staging"
 
 
+def test_where_the_kubeconfig_is_found_is_no_part_of_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/home/someone/one:/home/someone/other")
+    monkeypatch.setenv("ASGARD_KUBE_CONTEXT", "production")
+    provider = declared()[0]["pulumi:providers:kubernetes"]
+    assert (provider["kubeconfig"], provider["context"]) == ("", "production")
+
+
 def test_a_new_version_changes_the_image_and_the_pods_template_and_nothing_else() -> None:
     former, _ = declared()
     release = Release(version=4, run_id="feedbeef", digest="sha256:" + "1" * 64, bundle="mlflow-artifacts:/1/y")
