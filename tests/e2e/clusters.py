@@ -70,12 +70,12 @@ def statuses(live: Live, model: str) -> dict[int, str | None]:
 
 def steps(live: Live, model: str) -> dict[str, tuple[str, set[str]]]:
     """What a preview would do, by type of resource: the step and the properties that differ."""
-    printed = live.pulumi("preview", "--json", "-s", model).stdout
-    return {
-        step["urn"].split("::")[2].split("$")[-1]: (step["op"], set(step.get("detailedDiff") or {}))
-        for step in json.loads(printed)["steps"]
-        if step["op"] != "same"
-    }
+    found = {}
+    for step in json.loads(live.pulumi("preview", "--json", "-s", model).stdout)["steps"]:
+        kind = step["urn"].split("::")[2].split("$")[-1]
+        if step["op"] != "same" and kind != "pulumi:pulumi:Stack":
+            found[kind] = (step["op"], set(step.get("detailedDiff") or {}))
+    return found
 
 
 @contextmanager

@@ -57,7 +57,6 @@ def test_a_model_is_deployed_updated_rolled_back_inspected_and_torn_down(on_clus
     release = model_of(live, "iris")["release"]
     edit(live, "iris", lambda model: model.update(release=newer))
     assert steps(live, "iris") == {
-        "pulumi:pulumi:Stack": ("update", set()),
         "asgard:index:Image": ("update", {"tag", "digest", "bundle"}),
         "kubernetes:apps/v1:Deployment": (
             "update",
