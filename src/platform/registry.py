@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from .. import naming
 from ..errors import InvalidRequest, ModelNotFound
 from ..stacks.spec import Release
-from . import artifacts, runs
+from . import artifacts, mlflow_database, mlflow_files, runs
+from .mlflow_database import ModelRow
 from .runs import Traces, pages
 from .tracking import Tracking, connect, is_missing, reaches_mlflow
 
@@ -65,6 +66,10 @@ class Trained:
 @reaches_mlflow
 def list_models(tracking: Tracking) -> list[RegisteredModel]:
     """All registered models, deployed or not, in MLflow's order (by name)."""
+    if tracking.artifacts_dir is not None:
+        rows = mlflow_database.registered_models(mlflow_files.database(tracking.artifacts_dir.parent))
+        if rows is not None:
+            return [_of_row(row) for row in rows]
     client = connect(tracking.uri)
     found = pages(lambda page: client.search_registered_models(max_results=_PAGE, page_token=page))
     return [_model(model, _highest(model.latest_versions)) for model in found]
@@ -337,6 +342,17 @@ def _model(model: "entities.RegisteredModel", latest_version: int) -> Registered
         last_updated_timestamp=_time(model.last_updated_timestamp),
         latest_version=latest_version,
         tags=dict(model.tags),
+    )
+
+
+def _of_row(row: ModelRow) -> RegisteredModel:
+    return RegisteredModel(
+        name=row.name,
+        description=row.description or "",
+        creation_timestamp=_time(row.creation_time),
+        last_updated_timestamp=_time(row.last_updated_time),
+        latest_version=row.latest_version,
+        tags=row.tags,
     )
 
 

@@ -120,10 +120,31 @@ def test_all_pages_are_followed(tracking: Tracking, name: str, monkeypatch: pyte
     client.create_registered_model(f"{name}-2")
     for _ in range(3):
         client.create_model_version(name, SOURCE, await_creation_for=0)
-    whole = registry.list_models(tracking)
+    whole = registry.list_models(Tracking(tracking.uri))
     monkeypatch.setattr(registry, "_PAGE", 1)
-    assert registry.list_models(tracking) == whole
+    assert registry.list_models(Tracking(tracking.uri)) == whole
     assert len(versions(tracking, name)) == 3
+
+
+def test_the_embedded_servers_list_is_what_it_would_answer(tracking: Tracking, name: str) -> None:
+    client = connect(tracking.uri)
+    client.create_registered_model(name, tags={"team": "iris", "empty": ""}, description="to come")
+    client.create_registered_model(f"{name}-É", description="")
+    client.register_prompt(f"{name}-prompt", "Say {{{{it}}}}")
+    for _ in range(3):
+        client.create_model_version(name, SOURCE, await_creation_for=0)
+    client.delete_model_version(name, "3")
+    client.set_registered_model_tag(name, "owner", "'\"\n")
+    listed = registry.list_models(tracking)
+    assert listed == registry.list_models(Tracking(tracking.uri))
+    assert [model.name for model in listed if model.name.startswith(name)] == [name, f"{name}-É"]
+
+
+def test_a_database_of_another_shape_is_left_to_mlflow(tracking: Tracking, tmp_path: Path) -> None:
+    elsewhere = Tracking(tracking.uri, tmp_path / "artifacts")
+    assert registry.list_models(elsewhere) == registry.list_models(tracking)
+    (tmp_path / "mlflow.db").write_text("no database")
+    assert registry.list_models(elsewhere) == registry.list_models(tracking)
 
 
 @pytest.mark.parametrize("unknown", ["nobody", "with/slash", "with:colon", " ", "it's"])
@@ -490,7 +511,8 @@ def test_each_step_of_a_deploy_takes_few_requests(
     tracking: Tracking, token: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = trained_by(tracking, token, name)
-    assert requests_of(monkeypatch, lambda: registry.list_models(tracking)) == 1
+    assert requests_of(monkeypatch, lambda: registry.list_models(tracking)) == 0
+    assert requests_of(monkeypatch, lambda: registry.list_models(Tracking(tracking.uri))) == 1
     assert requests_of(monkeypatch, lambda: registry.find_trained(tracking, token, name, "unused")) == 4
     assert requests_of(monkeypatch, lambda: registry.register(tracking, name, trained, {"a": "b"})) == 3
     assert requests_of(monkeypatch, lambda: registry.register(tracking, name, trained, {"a": "b"})) == 1
