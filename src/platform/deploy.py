@@ -124,6 +124,7 @@ def deploy(tools: Tools, request: DeployRequest, on_progress: OnProgress) -> Dep
         _stage(on_progress, "infrastructure", f"Bringing up the stack {model}")
         spec = _spec(settings, model, target, release, former, request.deployment_config)
         outputs = _bring_up(tools, entry, StackFile(spec, environment_vars), on_progress)
+        registry.tag_model(tools.tracking, model, request.tags or {})
     return _deployed(outputs, started)
 
 

@@ -192,6 +192,14 @@ def mark_serving(tracking: Tracking, model_name: str, version: int, inference_ur
 
 
 @reaches_mlflow
+def tag_model(tracking: Tracking, model_name: str, tags: Mapping[str, str]) -> None:
+    """Add tags to the registered model; those of other names stay."""
+    client = connect(tracking.uri)
+    for key, value in tags.items():
+        client.set_registered_model_tag(model_name, key, value)
+
+
+@reaches_mlflow
 def unmark_serving(tracking: Tracking, model_name: str) -> None:
     """Take away what `mark_serving` set; a model that is not there is fine."""
     client = connect(tracking.uri)

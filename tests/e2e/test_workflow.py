@@ -57,6 +57,7 @@ def test_a_posted_script_becomes_a_url_that_predicts(live: Live) -> None:
     }
     assert model["latest_version"] == 1
     assert model["description"] == ""
+    assert model["tags"]["team"] == "research"
     assert model["tags"]["asgard.inference_url"] == url
     assert model["tags"]["asgard.deployment_id"] == answer["deployment_id"]
     assert is_timestamp(model["creation_timestamp"])

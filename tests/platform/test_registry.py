@@ -296,10 +296,13 @@ def test_what_serves_is_marked_moved_and_unmarked(tracking: Tracking, name: str)
         "asgard.deployment_id": "second",
     }
     assert client.get_model_version_by_alias(name, "asgard").version == "2"
+    registry.tag_model(tracking, name, {"team": "roses", "stage": "trial"})
+    assert registry.get_model(tracking, name)[0].tags.items() >= {"team": "roses", "stage": "trial"}.items()
+    registry.tag_model(tracking, name, {"team": "iris"})
     registry.unmark_serving(tracking, name)
     registry.unmark_serving(tracking, name)
     registry.unmark_serving(tracking, f"{name}-unknown")
-    assert registry.get_model(tracking, name)[0].tags == {"team": "iris"}
+    assert registry.get_model(tracking, name)[0].tags == {"team": "iris", "stage": "trial"}
     assert not client.get_registered_model(name).aliases
 
 
