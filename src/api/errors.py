@@ -11,23 +11,16 @@ from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from .. import errors
+from ..answers import FieldError, Problem
 
 MEDIA_TYPE: Final = "application/problem+json"
 
 _log = structlog.get_logger("asgard.api")
-
-
-class FieldError(BaseModel):
-    """What is wrong with one field of the request, and how to put it right."""
-
-    field: str = Field(examples=["deployment_config.replicas"])
-    message: str = Field(examples=["must be an integer from 1 to 100"])
 
 
 class InvalidFields(errors.AsgardError):
@@ -96,29 +89,6 @@ TABLE: Final[Mapping[type[errors.AsgardError], Row]] = {
     InternalError: Row(500, "internal_error", "Something went wrong inside Asgard"),
     errors.AsgardError: Row(500, "internal_error", "Something went wrong inside Asgard"),
 }
-
-
-class Problem(BaseModel):
-    """An error, as RFC 9457 problem details. Members without a value are left out."""
-
-    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
-
-    type: str = Field(description="`urn:asgard:error:` and the code.")
-    title: str
-    status: int
-    detail: str = Field(description="What failed and what to do.")
-    code: str = Field(description="Stable: what programs compare.")
-    errors: list[FieldError] | None = Field(default=None, description="Each field that is wrong.")
-    stage: str | None = Field(default=None, description="Step of the deploy that failed.")
-    log_tail: list[str] | None = Field(default=None, description="Last lines of the part that failed.")
-    run_id: str | None = Field(default=None, description="The run that a failed script left in MLflow.")
-    reason: str | None = Field(default=None, description="One word for what happened, such as `OOMKilled`.")
-    undo: str | None = Field(
-        default=None,
-        description="`complete`: all is as before. `incomplete`: the next deploy or start of Asgard will make it so.",
-    )
-    retry_after: int | None = Field(default=None, description="Seconds after which it is worth trying again.")
-    reference: str | None = Field(default=None, description="What to look for in the log.")
 
 
 _OPTIONAL: Final = ("errors", "stage", "log_tail", "run_id", "reason", "undo", "retry_after", "reference")

@@ -7,8 +7,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from ..answers import Problem
 from ..errors import AsgardError
-from .errors import MEDIA_TYPE, TABLE, Problem, row
+from .errors import MEDIA_TYPE, TABLE, row
 from .schemas import DeployBody
 
 _REF: Final = "#/components/schemas/{model}"

@@ -7,8 +7,9 @@ from typing import Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from ..answers import FieldError
 from ..platform.requests import DeploymentChanges, DeployRequest
-from .errors import FieldError, InvalidFields
+from .errors import InvalidFields
 from .schemas import DeployBody, DeploymentConfigBody
 
 ERRORS_MAX: Final = 20

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request
 
 from .. import errors
+from ..answers import DeployAnswer, ModelAnswer, ModelWithVersions, StatusAnswer, VersionAnswer
 from ..progress import OnProgress, Progress
 from ..settings import Settings
 from .errors import HostNotAllowed, InternalError, InvalidFields, UnsupportedContent
 from .openapi import EVENTS_EXAMPLE, REQUEST_BODY, problems
 from .parsing import parse
-from .schemas import DeployAnswer, ModelAnswer, ModelWithVersions, StatusAnswer, VersionAnswer
 from .streaming import EventStream, ProgressBuffer, events, wants_events
 from .threads import run_in_thread
 

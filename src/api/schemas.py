@@ -1,10 +1,9 @@
-"""The JSON that goes in and out: field for field the contract, with its examples."""
+"""The JSON that goes in: field for field the contract, with its examples. What comes out is in `answers.py`."""
 
 import base64
-from datetime import UTC, datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from ..naming import MODEL_NAME_MAX
 from . import validation
@@ -119,75 +118,3 @@ class DeployBody(_Body):
         ]
         | None
     ) = Field(default=None, description="For the registered model and its version in MLflow.")
-
-
-UtcTime = Annotated[datetime, AfterValidator(lambda time: time.astimezone(UTC))]
-"""ISO 8601 with `Z`."""
-
-
-class _Answer(BaseModel):
-    model_config = ConfigDict(from_attributes=True)
-
-
-class Endpoints(_Answer):
-    """Where the model answers."""
-
-    predict: str = Field(examples=["http://127.0.0.1:20123/predict"])
-    health: str = Field(examples=["http://127.0.0.1:20123/health"])
-    metadata: str = Field(examples=["http://127.0.0.1:20123/metadata"])
-
-
-class DeployAnswer(_Answer):
-    """What a deploy made."""
-
-    deployment_id: str = Field(examples=["iris-classifier-v1-3f9c1a"])
-    model_name: str = Field(examples=["iris-classifier"])
-    model_version: Annotated[str, BeforeValidator(str)] = Field(examples=["1"])
-    run_id: str = Field(examples=["3f9c1a5be6d04c0a8f3c6b1f7d2e9a10"])
-    status: Literal["deployed"] = "deployed"
-    inference_url: str = Field(examples=["http://127.0.0.1:20123"])
-    endpoints: Endpoints
-    namespace: str = Field(examples=["asgard"])
-    image_uri: str = Field(examples=["file:///home/me/.local/share/asgard/bundles/iris-classifier/5b1e…"])
-    deployment_time_seconds: float = Field(examples=[12.4])
-    created_at: UtcTime = Field(examples=["2026-01-15T10:30:00Z"])
-
-
-class ModelAnswer(_Answer):
-    """A registered model."""
-
-    name: str = Field(examples=["iris-classifier"])
-    description: str
-    creation_timestamp: UtcTime = Field(examples=["2026-01-15T10:30:00Z"])
-    last_updated_timestamp: UtcTime = Field(examples=["2026-01-15T10:30:00Z"])
-    latest_version: int = Field(examples=[1])
-    tags: dict[str, str] = Field(examples=[{"team": "data-science"}])
-
-
-class VersionAnswer(_Answer):
-    """A version of a registered model."""
-
-    version: int = Field(examples=[1])
-    run_id: str = Field(examples=["3f9c1a5be6d04c0a8f3c6b1f7d2e9a10"])
-    status: str = Field(examples=["READY"])
-    creation_timestamp: UtcTime = Field(examples=["2026-01-15T10:30:00Z"])
-    current_stage: str = Field(examples=["Production"])
-    description: str
-
-
-class ModelWithVersions(ModelAnswer):
-    """A registered model and its versions, newest first."""
-
-    versions: list[VersionAnswer]
-
-
-class StatusAnswer(_Answer):
-    """How Asgard and what it stands on are."""
-
-    mlflow_status: str = Field(examples=["healthy"])
-    mlflow_uri: str = Field(examples=["http://127.0.0.1:5000"])
-    feast_status: str = Field(examples=["healthy"])
-    feast_repo_path: str = Field(examples=["/home/me/.local/share/asgard/feast"])
-    deployment_service_status: str = Field(examples=["healthy"])
-    deployment_service_ready: bool
-    timestamp: UtcTime = Field(examples=["2026-01-15T10:30:00Z"])

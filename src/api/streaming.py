@@ -14,9 +14,9 @@ from typing import Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from ..answers import DeployAnswer
 from ..progress import Progress, Stage
 from .errors import problem, problem_json
-from .schemas import DeployAnswer
 
 MEDIA_TYPE: Final = "text/event-stream"
 

@@ -1,19 +1,18 @@
 """`deploy`: a script to the API, its progress to the terminal, the URL to the standard output."""
 
-import base64
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import help_text
-from .failures import INTERRUPTED, UNREACHABLE, CommandFailed, ProblemAnswered
+from .failures import INTERRUPTED
 from .output import Stages, note, printable
 
 if TYPE_CHECKING:
-    from ..settings import Settings
+    from ..client import DeployAnswer
+    from ..client.deploys import DeployOptions
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -63,85 +62,41 @@ def deploy(
       URL=$(asgard deploy train.py --name iris -r mlflow -r scikit-learn==1.3.0)
       curl $URL/predict --json '{"data": [[0.1, -0.2, 0.3, 0.4, -0.5]]}'
     """
+    from ..client.deploys import DeployOptions
+
+    answer = _deploy(
+        script,
+        name,
+        DeployOptions(
+            requirements=_requirements(requirement) + (_from_file(requirements_file) if requirements_file else []),
+            experiment=experiment,
+            environment=_pairs(env, "--env"),
+            tags=_pairs(tag, "--tag"),
+            replicas=replicas,
+            memory=memory,
+            cpu=cpu,
+        ),
+    )
+    note(
+        f"{printable(answer.model_name)} version {answer.model_version} answers after "
+        f"{answer.deployment_time_seconds:.1f} s; POST rows to {printable(answer.endpoints.predict)}"
+    )
+    typer.echo(answer.inference_url)
+
+
+def _deploy(script: Path, name: str, options: "DeployOptions") -> "DeployAnswer":
+    """The API's answer to the deploy, whose events are shown as they come."""
+    from . import client
     from .configuration import load
 
-    body = {
-        "script_content": base64.b64encode(_read(script, "SCRIPT")).decode(),
-        "script_name": script.name,
-        "experiment_name": name if experiment is None else experiment,
-        "model_name": name,
-        "requirements": _requirements(requirement) + (_from_file(requirements_file) if requirements_file else []),
-        "environment_vars": _pairs(env, "--env"),
-        "tags": _pairs(tag, "--tag"),
-        "deployment_config": _limits(replicas, memory, cpu),
-    }
-    answer = _send(load(), {field: value for field, value in body.items() if value is not None})
-    note(
-        f"{printable(answer['model_name'])} version {answer['model_version']} answers after "
-        f"{answer['deployment_time_seconds']:.1f} s; POST rows to {printable(answer['endpoints']['predict'])}"
-    )
-    typer.echo(answer["inference_url"])
-
-
-def _send(settings: "Settings", body: dict[str, Any]) -> dict[str, Any]:
-    """The API's answer to the deploy, whose events are shown as they come."""
-    import httpx
-    from httpx_sse import connect_sse
-
-    from . import client
-
-    accepted = False
+    stages = Stages()
     try:
-        with (
-            client.connect(settings) as api,
-            connect_sse(
-                api, "POST", "/mlops/deploy", json=body, timeout=httpx.Timeout(client.SILENCE_SECONDS, connect=10)
-            ) as source,
-        ):
-            client.check(source.response)
-            accepted = True
-            with Stages() as stages:
-                for event in source.iter_sse():
-                    data = json.loads(event.data)
-                    match event.event:
-                        case "stage":
-                            stages.stage(data["stage"], data["message"])
-                        case "log":
-                            stages.log(data["line"])
-                        case "error":
-                            raise ProblemAnswered(data)
-                        case "result":
-                            answer: dict[str, Any] = data
-                            return answer
+        with client.connect(load()) as api, stages:
+            return api.deploy(script, name=name, on_progress=stages.on_progress, **options)
     except KeyboardInterrupt:
-        if accepted:
-            note(
-                f"Interrupted. The deploy goes on at the server; `asgard model {body['model_name']}` shows how it ends."
-            )
-        else:
-            note("Interrupted before the API had taken the deploy.")
+        how = "The deploy goes on at the server" if stages.began else "If the API has taken the deploy, it goes on"
+        note(f"Interrupted. {how}; `asgard model {name}` shows how it ends.")
         raise typer.Exit(INTERRUPTED) from None
-    except CommandFailed as error:
-        if accepted:
-            raise _lost(body["model_name"], error.message.splitlines()[0]) from None
-        raise
-    raise _lost(body["model_name"], "The API ended the connection before the deploy had ended.")
-
-
-def _lost(model: str, why: str) -> CommandFailed:
-    return CommandFailed(
-        "The deploy is out of sight",
-        f"{why}\nA server that still runs finishes it, one that was stopped puts back what was, at its next start. "
-        f"`asgard model {model}` shows which version serves.",
-        UNREACHABLE,
-    )
-
-
-def _read(path: Path, parameter: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise typer.BadParameter(f"{path} cannot be read: {error.strerror}.", param_hint=parameter) from None
 
 
 def _requirements(given: Sequence[str]) -> list[str]:
@@ -157,7 +112,7 @@ def _requirements(given: Sequence[str]) -> list[str]:
 def _from_file(path: Path) -> list[str]:
     """The requirements in a file of pip's format, options and continued lines excepted."""
     try:
-        text = _read(path, "--requirements-file").decode("utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise typer.BadParameter(f"{path} is not UTF-8 text.", param_hint="--requirements-file") from None
     found = []
@@ -183,8 +138,3 @@ def _pairs(given: Sequence[str], option: str) -> dict[str, str] | None:
             raise typer.BadParameter(f"{key} is given twice.", param_hint=option)
         pairs[key] = value
     return pairs or None
-
-
-def _limits(replicas: int | None, memory: str | None, cpu: str | None) -> dict[str, Any] | None:
-    given = {"replicas": replicas, "memory_limit": memory, "cpu_limit": cpu}
-    return {field: value for field, value in given.items() if value is not None} or None

@@ -76,6 +76,11 @@ class Stages:
         if error is None:
             self._end_stage()
 
+    @property
+    def began(self) -> bool:
+        """Whether any stage has."""
+        return self._began is not None
+
     def stage(self, stage: str, message: str) -> None:
         """A stage begins, and with that the one before has ended."""
         self._end_stage()

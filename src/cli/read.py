@@ -1,12 +1,16 @@
 """`models`, `model` and `status`: what the API tells."""
 
-from typing import Annotated, Any
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .. import naming
 from . import help_text
 from .output import print_json, print_table
+
+if TYPE_CHECKING:
+    from ..client import Client
 
 _VARIABLES = ("ASGARD_URL", "ASGARD_API_TOKEN")
 
@@ -25,7 +29,8 @@ def models(as_json: Json = False) -> None:
     Try:
       asgard models --json | jq -r '.[].name'
     """
-    found = _get("models")
+    with _api() as api:
+        found = [one.model_dump(mode="json") for one in api.models()]
     if as_json:
         print_json(found)
         return
@@ -43,7 +48,8 @@ def model(name: Annotated[str, typer.Argument(help="The model's name.")], as_jso
     Try:
       asgard model iris-classifier
     """
-    found = _get("models", name)
+    with _api() as api:
+        found = api.model(name).model_dump(mode="json")
     if as_json:
         print_json(found)
         return
@@ -78,7 +84,8 @@ def status(as_json: Json = False) -> None:
     Try:
       asgard status --json | jq -e .deployment_service_ready
     """
-    found = _get("status")
+    with _api() as api:
+        found = api.status().model_dump(mode="json")
     if as_json:
         print_json(found)
         return
@@ -93,11 +100,11 @@ def status(as_json: Json = False) -> None:
     )
 
 
-def _get(*path: str) -> Any:
-    from .client import get
+def _api() -> AbstractContextManager["Client"]:
+    from .client import connect
     from .configuration import load
 
-    return get(load(), *path)
+    return connect(load())
 
 
 def _url(model: dict[str, Any]) -> str:

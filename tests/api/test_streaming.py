@@ -15,8 +15,8 @@ import httpx
 import pytest
 from pydantic_core import to_json
 
+from asgard.answers import DeployAnswer
 from asgard.api import streaming
-from asgard.api.schemas import DeployAnswer
 from asgard.api.streaming import BUFFER_CHARACTERS, EventStream, ProgressBuffer, wants_events
 from asgard.errors import DeployInProgress
 from asgard.platform.requests import DeployRequest

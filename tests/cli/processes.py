@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,18 +62,18 @@ def ended(process: subprocess.Popen[str]) -> int:
 
 
 @contextmanager
-def answering(head: bytes) -> Iterator[str]:
-    """A server that answers one request with `head` and ends the connection."""
+def answering(head: bytes, heard: Callable[[bytes], object] = len) -> Iterator[str]:
+    """A server that answers one request with `head` and ends the connection. `heard` is called with the request."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer() -> None:
             connection, _ = listener.accept()
             with connection:
-                connection.recv(65536)
+                heard(connection.recv(65536))
                 connection.sendall(head)
                 connection.shutdown(socket.SHUT_WR)
-                while connection.recv(65536):
-                    pass
+                while rest := connection.recv(65536):
+                    heard(rest)
 
         thread = threading.Thread(target=answer)
         thread.start()
