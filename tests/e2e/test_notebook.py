@@ -12,7 +12,7 @@ NOTEBOOK = REPOSITORY / "examples" / "client" / "notebook.ipynb"
 
 
 def read() -> Any:
-    return nbformat.read(NOTEBOOK, as_version=4)
+    return nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
 
 
 def outputs(cell: Any) -> str:
