@@ -70,7 +70,8 @@ def wait_until_gone(operation: Operation, current: Manifest) -> None:
         if is_gone():
             return
         for seen in feed.events(operation.deadline, operation.cancelled):
-            if seen is not None and seen[1] == "DELETED" and seen[2]["metadata"]["name"] == name:
+            # What went after it was looked at and before it was listed makes no event.
+            if is_gone() if seen is None else seen[1] == "DELETED" and seen[2]["metadata"]["name"] == name:
                 return
     if is_gone():
         return
