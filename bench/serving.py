@@ -88,7 +88,7 @@ def python_of(name: str, requirements: tuple[str, ...]) -> Path:
     if not done.exists() or done.read_text() != wanted:
         subprocess.run([find_uv_bin(), "venv", "--quiet", "--clear", "--python", "3.11", folder], check=True)
         install = [find_uv_bin(), "pip", "install", "--quiet", "--compile-bytecode", "--python", python]
-        subprocess.run([*install, *requirements], check=True)
+        subprocess.run([*map(str, install), *requirements], check=True)
         done.write_text(wanted)
     return python
 

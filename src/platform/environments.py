@@ -246,7 +246,7 @@ def _resolve_with_wishes(project: _Project, folder: Path, settings: Settings, on
 
 def _lock_wished(project: _Project, folder: Path, settings: Settings) -> None:
     document = tomlkit.parse((folder / "pyproject.toml").read_text())
-    document["project"]["dependencies"].extend(map(str, project.wished))  # type: ignore[index, union-attr]
+    document["project"]["dependencies"].extend(map(str, project.wished))
     (folder / "pyproject.toml").write_text(tomlkit.dumps(document))
     # The lock that is there stays: uv prefers its versions.
     interpreter = pythons.installed()[read(folder).python]

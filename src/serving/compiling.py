@@ -165,8 +165,8 @@ def _reader_spec(loaded: PyFuncModel) -> dict[str, Any]:
     kinds = [getattr(spec.type, "name", None) for spec in schema.inputs]
     if not set(kinds) <= {"integer", "long", "float", "double"} or not all(spec.required for spec in schema.inputs):
         raise NotExportable("It takes columns that are no numbers, or need not be there.")
-    names = [position if spec.name is None else spec.name for position, spec in enumerate(schema.inputs)]
-    return {"kind": "columns", "names": names, "kinds": kinds}
+    columns: list[Any] = [position if spec.name is None else spec.name for position, spec in enumerate(schema.inputs)]
+    return {"kind": "columns", "names": columns, "kinds": kinds}
 
 
 def _example_is_an_object(meta: Any) -> bool:

@@ -32,7 +32,8 @@ def load(folder: Path, spec: Mapping[str, Any]) -> Form:
     """
 
     def array(name: str) -> Array:
-        return np.load(folder / f"{name}.npy", allow_pickle=False)
+        found: Array = np.load(folder / f"{name}.npy", allow_pickle=False)
+        return found
 
     steps = [(_STEPS[operation], array(name)) for operation, name in spec["steps"]]
     score = _linear(array) if spec["score"]["kind"] == "linear" else _trees(folder, spec["score"], array)
@@ -110,4 +111,5 @@ def _decision(decide: str, classes: Array | None) -> Form:
 
 
 def _logistic(scores: Array) -> Array:
-    return 1 / (1 + np.exp(-scores))
+    found: Array = 1 / (1 + np.exp(-scores))
+    return found

@@ -112,7 +112,7 @@ def _parts(count: int) -> Iterator[tuple[int, int]]:
 def _around(thresholds: Array) -> Array:
     """Sorted: each threshold, and the numbers next to it on both sides, as floats and as doubles."""
     single, double = thresholds.astype(np.float32), thresholds.astype(np.float64)
-    parts = [double, single]
+    parts: list[Array] = [double, single]
     for direction in (-np.inf, np.inf):
         parts += [np.nextafter(double, direction), np.nextafter(single, np.float32(direction))]
     return np.unique(np.concatenate([part.astype(np.float64) for part in parts]))

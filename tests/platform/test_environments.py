@@ -81,7 +81,7 @@ def test_what_compiled_models_need_is_left_out_where_another_package_would_get_a
     fresh: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare = environments.resolve(SMALL, tmp_path / "bare", fresh.model_copy(update={"compile_models": False}), ignore)
-    for number, wish in enumerate(("six>=99", "python-dateutil<2.9")):
+    for number, wish in enumerate(("python-dateutil>=99", "python-dateutil<2.9")):
         monkeypatch.setattr(serving, "COMPILED_REQUIREMENTS", (wish,))
         said: list[str] = []
         lock = environments.resolve(SMALL, tmp_path / str(number), fresh, said.append)

@@ -1,6 +1,6 @@
 """Compiled forms of models: they answer as the original does, byte for byte, or are not used."""
 
-# mypy: disable-error-code="import-untyped"
+# mypy: disable-error-code="import-untyped,misc"
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
-from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression, SGDClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
@@ -52,13 +52,22 @@ MODELS: dict[str, Any] = {
     "boosting that regresses": GradientBoostingRegressor(n_estimators=20, random_state=0).fit(XR, YR),
     "logistic": LogisticRegression().fit(X, np.where(Y == 1, "yes", "no")),
     "logistic of three": LogisticRegression().fit(X3, Y3),
-    "ridge": RidgeClassifier().fit(X, Y),
+    "stochastic": SGDClassifier(random_state=0).fit(X, Y),
     "linear": LinearRegression().fit(XR, YR),
     "scaled": make_pipeline(StandardScaler(), LogisticRegression()).fit(X, Y),
     "scaled forest": make_pipeline(MinMaxScaler(), RandomForestClassifier(10, random_state=0)).fit(X, Y),
 }
 
-ODD = ([[1]], [], "text", [{"a": 1}], [["x", 1, 2, 3, 4]], [[None, 1, 2, 3, 4]], [[1e39, 1, 2, 3, 4]], [[1e300] * 5])
+ODD: tuple[Any, ...] = (
+    [[1]],
+    [],
+    "text",
+    [{"a": 1}],
+    [["x", 1, 2, 3, 4]],
+    [[None, 1, 2, 3, 4]],
+    [[1e39, 1, 2, 3, 4]],
+    [[1e300] * 5],
+)
 
 
 @pytest.fixture

@@ -229,7 +229,9 @@ def test_metadata_says_how_the_model_was_checked(loaded: Callable[[str], LoadedM
 
 
 def test_metadata_describes_what_serves(loaded: Callable[[str], LoadedModel]) -> None:
-    info = json.loads(handlers.operations(loaded("columns"))["/metadata"].handler(b"").body)
+    metadata = handlers.operations(loaded("columns"))["/metadata"].server
+    assert metadata is not None
+    info = json.loads(metadata(b"").body)
     assert {key: info[key] for key in ("name", "version", "run_id", "deployment_id", "flavor")} == {
         "name": "iris",
         "version": "1",
@@ -252,7 +254,7 @@ def test_mlflows_check_of_the_input_is_left_out_where_the_conversion_has_done_it
 ) -> None:
     def checks(name: str) -> bool:
         original = mlflow.pyfunc.load_model(str(bundle(name) / "model"))
-        return model.choose_predict(original, choose_input(original)) == original.predict
+        return bool(model.choose_predict(original, choose_input(original)) == original.predict)
 
     assert not any(map(checks, ("columns", "tensor", "mixed", "example")))
     assert all(map(checks, ("obedient", "texts", "times", "raw")))
