@@ -99,6 +99,9 @@ class Settings(BaseSettings):
     health_timeout_seconds: Annotated[float, Field(gt=0)] = 120
     """Seconds in which a new version must become healthy; else the former one stays and the answer is 504."""
 
+    compile_models: bool = True
+    """Whether a model is served by a compiled form where that was found to answer as the model does."""
+
     shutdown_timeout_seconds: Annotated[int, Field(gt=0)] = 300
     """Seconds that a stopping API waits for running deploys; what is cut then is put right at the next start."""
 

@@ -5,12 +5,13 @@ bundle.json            {"schema", "model_name", "model_version", "run_id", "depl
 model/                 the MLflow model folder
 environment/           pyproject.toml and uv.lock
 server/asgard_server/  the model server's source
+compiled/              what was found out about a compiled form of the model, and the form (serving/loading.py)
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -29,20 +30,19 @@ def assemble(
     run_id: str,
     python: str,
     image: Mapping[str, str] | None = None,
+    compile_model: Callable[[Path], None] = lambda _: None,
 ) -> str:
     """Make `folder` a bundle of the folders `model` (moved) and `environment`; gives its digest, as `sha256:…`.
 
-    `image`: what the image of it is built on, so that the same one can be built again.
+    `image`: what the image of it is built on, so that the same one can be built again. `compile_model`: adds
+    `compiled/`.
     """
     folder.mkdir(parents=True)
     shutil.move(model, folder / "model")
     (folder / "environment").mkdir()
     for name in ("pyproject.toml", "uv.lock"):
         shutil.copyfile(environment / name, folder / "environment" / name)
-    server = folder / "server" / "asgard_server"
-    server.mkdir(parents=True)
-    for source in sorted(Path(serving.__file__).parent.glob("*.py")):
-        shutil.copyfile(source, server / source.name)
+    copy_server(folder / "server")
     about = {
         "schema": SCHEMA,
         "model_name": model_name,
@@ -53,7 +53,16 @@ def assemble(
         **({"image": dict(image)} if image is not None else {}),
     }
     (folder / "bundle.json").write_text(json.dumps(about, indent=2) + "\n")
+    compile_model(folder)
     return digest(folder)
+
+
+def copy_server(folder: Path) -> None:
+    """Put the package `asgard_server` into a folder that is to be on the path of an interpreter."""
+    server = folder / "asgard_server"
+    server.mkdir(parents=True)
+    for source in sorted(Path(serving.__file__).parent.glob("*.py")):
+        shutil.copyfile(source, server / source.name)
 
 
 def digest(folder: Path) -> str:

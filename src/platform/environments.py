@@ -78,10 +78,12 @@ class _Project:
     posted: tuple[Requirement, ...]
     added: tuple[Requirement, ...]
     where: Where
+    wished: tuple[Requirement, ...] = ()
+    """Left out where they do not fit the others."""
 
     @property
     def dependencies(self) -> list[str]:
-        return [str(requirement) for requirement in (*self.posted, *self.added)]
+        return [str(requirement) for requirement in (*self.posted, *self.added, *self.wished)]
 
 
 def read(folder: Path) -> Lock:
@@ -99,7 +101,7 @@ def resolve(requirements: Sequence[str], folder: Path, settings: Settings, on_lo
     cannot be reached, no suitable Python can be had, or it takes longer than `ASGARD_ENVIRONMENT_TIMEOUT_SECONDS`.
     """
     posted = tuple(Requirement(requirement) for requirement in requirements)
-    project = _Project(posted, _added(posted), where)
+    project = _Project(posted, _added(posted), where, _wished(posted, settings))
     remembered = settings.cache_dir / "locks" / _key(project)
     folder.mkdir(parents=True, exist_ok=True)
     remembered.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +109,7 @@ def resolve(requirements: Sequence[str], folder: Path, settings: Settings, on_lo
     with FileLock(f"{remembered}.lock"):
         if not _is_fresh(remembered):
             try:
-                _resolve(project, folder, settings, on_log)
+                _resolve_with_wishes(project, folder, settings, on_log)
             except EnvironmentUnavailable as error:
                 if not (remembered / "uv.lock").exists():
                     raise
@@ -208,6 +210,12 @@ def _added(posted: tuple[Requirement, ...]) -> tuple[Requirement, ...]:
     return tuple(needs)
 
 
+def _wished(posted: tuple[Requirement, ...], settings: Settings) -> tuple[Requirement, ...]:
+    names = {canonicalize_name(requirement.name) for requirement in posted}
+    wished = map(Requirement, serving.COMPILED_REQUIREMENTS if settings.compile_models else ())
+    return tuple(requirement for requirement in wished if canonicalize_name(requirement.name) not in names)
+
+
 def _limits(project: _Project, settings: Settings) -> list[str]:
     limits = [limit.requirement for limit in constraints.always(project.posted)]
     if settings.mlflow_tracking_uri is None:
@@ -216,6 +224,39 @@ def _limits(project: _Project, settings: Settings) -> list[str]:
         limits += [f"mlflow{newest}", f"mlflow-skinny{newest}"]
     named = {canonicalize_name(requirement.name) for requirement in project.posted if requirement.specifier}
     return [limit for limit in limits if Requirement(limit).name not in named]
+
+
+def _resolve_with_wishes(project: _Project, folder: Path, settings: Settings, on_log: OnLog) -> None:
+    """Nothing of what was posted gets another version, or becomes a conflict, for what is only wished for."""
+    _resolve(replace(project, wished=()), folder, settings, on_log)
+    if not project.wished:
+        return
+    kept = {name: (folder / name).read_bytes() for name in _FILES}
+    before = _versions(folder)
+    try:
+        _lock_wished(project, folder, settings)
+        fits = before.items() <= _versions(folder).items()
+    except UvFailed:
+        fits = False
+    if not fits:
+        on_log(f"The other requirements do not allow {', '.join(map(str, project.wished))}, so it is left out")
+        for name, content in kept.items():
+            (folder / name).write_bytes(content)
+
+
+def _lock_wished(project: _Project, folder: Path, settings: Settings) -> None:
+    document = tomlkit.parse((folder / "pyproject.toml").read_text())
+    document["project"]["dependencies"].extend(map(str, project.wished))
+    (folder / "pyproject.toml").write_text(tomlkit.dumps(document))
+    # The lock that is there stays: uv prefers its versions.
+    interpreter = pythons.installed()[read(folder).python]
+    _uv_lock(interpreter, folder, time.monotonic() + settings.environment_timeout_seconds)
+
+
+def _versions(folder: Path) -> dict[str, str]:
+    """Of the packages in the lock. One may have several, for several platforms: the last counts."""
+    packages = tomllib.loads((folder / "uv.lock").read_text())["package"]
+    return {package["name"]: package["version"] for package in packages if "version" in package}
 
 
 def _resolve(project: _Project, folder: Path, settings: Settings, on_log: OnLog) -> None:
@@ -264,6 +305,7 @@ def _lock_newest(
             if interpreter is None:
                 wanted.append(python)
                 continue
+            (folder / "uv.lock").unlink(missing_ok=True)
             _uv_lock(interpreter, folder, deadline)
         except UvFailed as failure:
             if not conflicts.is_unsatisfiable(failure.text) or conflicts.is_unreachable(failure.text):
@@ -281,7 +323,6 @@ def _lock_newest(
 
 
 def _uv_lock(interpreter: Path, folder: Path, deadline: float) -> None:
-    (folder / "uv.lock").unlink(missing_ok=True)
     uv_tool.run(
         "lock", f"--python={interpreter}", f"--project={folder}", "--no-build", "--no-python-downloads",
         timeout_seconds=deadline - time.monotonic(), on_log=_ignore,

@@ -12,3 +12,9 @@ SERVER_REQUIREMENTS: tuple[str, ...] = (
 
 MLflow is not among them: a model comes with the one that logged it, `mlflow` or `mlflow-skinny`; they must not mix.
 """
+
+COMPILED_REQUIREMENTS: tuple[str, ...] = ("onnxruntime>=1.19",)
+"""What compiled trees need besides, where it fits the other requirements. Older releases do not run with NumPy 2."""
+
+COMPILED = "compiled"
+"""Folder in a bundle: about.json, what was found out about a compiled form of the model, and the files of the form."""

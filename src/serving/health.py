@@ -7,7 +7,10 @@ from typing import Any, Literal
 
 from mlflow.models import Model
 
-from . import inputs, outputs
+from . import outputs
+from .inputs import Reader
+from .loaded import Predict
+from .problems import HealthCheckFailed
 from .signatures import input_schema, made_data, only_fractions
 
 log = logging.getLogger(__name__)
@@ -15,14 +18,8 @@ log = logging.getLogger(__name__)
 HealthCheck = Literal["input_example", "signature", "loaded"]
 """What a model predicted before it counted as healthy: its input example, a row made from its signature, or nothing."""
 
-Predict = Callable[[Any], Any]
 
-
-class HealthCheckFailed(Exception):
-    """The model was loaded, and raised when it was to predict the row it is checked with."""
-
-
-def check(meta: Model, path: Path, convert: inputs.Convert, predict: Predict) -> HealthCheck:
+def check(meta: Model, path: Path, reader: Reader, predict: Predict) -> HealthCheck:
     """Predict the input example, else a row made from the signature. Raises HealthCheckFailed."""
     if meta.saved_input_example_info is not None:
         _predict(predict, lambda: meta.load_input_example(str(path)), "its input example")
@@ -32,7 +29,7 @@ def check(meta: Model, path: Path, convert: inputs.Convert, predict: Predict) ->
     if data is None:
         return "loaded"
     try:
-        _predict(predict, lambda: convert(data), "a row made from its signature")
+        _predict(predict, lambda: reader.wrap(reader.read(data)), "a row made from its signature")
     except HealthCheckFailed as error:
         # A made-up text, day or whole number need not be among the categories that an encoder was fitted with, so there
         # a complaint about the value says nothing about the model. A made-up fraction is as good as any other.

@@ -4,27 +4,39 @@ import json
 import platform
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mlflow.models import Model
+if TYPE_CHECKING:
+    from mlflow.models import Model
 
 
-def flavor(meta: Model) -> str:
+def flavor(meta: "Model") -> str:
     """The library's own flavour, not the generic one that every model has."""
     return next((name for name in meta.flavors if name != "python_function"), "python_function")
 
 
-def describe(meta: Model, bundle: dict[str, Any], health_check: str) -> dict[str, Any]:
-    """The content of /metadata. `bundle`: the content of bundle.json."""
+def of_model(meta: "Model", health_check: str) -> dict[str, Any]:
+    """The part of /metadata that the MLflow model tells."""
     signature = meta.signature.to_dict() if meta.signature is not None else None
+    return {
+        "flavor": flavor(meta),
+        "signature": signature and {part: _parsed(text) for part, text in signature.items() if text is not None},
+        "health_check": health_check,
+    }
+
+
+def describe(model: dict[str, Any], bundle: dict[str, Any], compiled: dict[str, Any]) -> dict[str, Any]:
+    """The content of /metadata. `model`: of `of_model`; `bundle`: the content of bundle.json.
+
+    `compiled`: {"form": what answers instead of the original, or None, and "reason": why none does}.
+    """
     return {
         "name": bundle["model_name"],
         "version": bundle["model_version"],
         "run_id": bundle["run_id"],
         "deployment_id": bundle["deployment_id"],
-        "flavor": flavor(meta),
-        "signature": signature and {part: _parsed(text) for part, text in signature.items() if text is not None},
-        "health_check": health_check,
+        **model,
+        "compiled": compiled,
         "python_version": platform.python_version(),
         "libraries": _libraries(),
     }

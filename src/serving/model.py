@@ -3,8 +3,7 @@
 import importlib
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,17 @@ from mlflow.models import Model
 from mlflow.models import utils as mlflow_utils
 from mlflow.pyfunc import PyFuncModel
 
-from . import inputs
-from .health import Predict, check
-from .metadata import describe, flavor
+from . import inputs, outputs, timing
+from .health import check
+from .inputs import Reader
+from .loaded import Cost, LoadedModel, Predict
+from .metadata import describe, flavor, of_model
 from .problems import InvalidInput
 from .signatures import choose_input, features, input_schema, made_data
 
 log = logging.getLogger(__name__)
 
-_MODULES = {
+MODULES = {
     "sklearn": ("sklearn.ensemble", "sklearn.linear_model", "sklearn.pipeline", "sklearn.compose", "skops.io"),
     "xgboost": ("xgboost", "sklearn.base"),
     "lightgbm": ("lightgbm", "sklearn.base"),
@@ -39,17 +40,8 @@ Models of these flavours are plain functions of their input: what MLflow tracks 
 """
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model ready to be asked. `convert`: parsed JSON to the input of predict; `info`: the content of /metadata.
-
-    `explain`: what is wrong with the data, given what predict raised for it; None where the model itself failed.
-    """
-
-    convert: inputs.Convert
-    predict: Predict
-    explain: Callable[[Exception, Any], InvalidInput | None]
-    info: dict[str, Any]
+QUICK_SECONDS = 0.002
+"""A model that predicts a row in less may do so in the event loop, where /health waits for it."""
 
 
 def preload(bundle: Path) -> None:
@@ -61,7 +53,7 @@ def preload(bundle: Path) -> None:
         return
     names = [flavors.get("python_function", {}).get("loader_module", "")]
     for name in flavors:
-        names.extend(_MODULES.get(name, ()))
+        names.extend(MODULES.get(name, ()))
     for name in filter(None, names):
         try:
             importlib.import_module(name)
@@ -69,24 +61,66 @@ def preload(bundle: Path) -> None:
             log.debug("cannot import %s yet", name, exc_info=True)
 
 
-def load(bundle: Path) -> LoadedModel:
-    """Load and check the model of a bundle. Raises HealthCheckFailed, or whatever loading raised."""
+def load(bundle: Path, found: Mapping[str, Any]) -> LoadedModel:
+    """Load and check the model of a bundle. `found`: what was found out about it when it was compiled.
+
+    Raises HealthCheckFailed, or whatever loading raised.
+    """
     path = bundle / "model"
     model = mlflow.pyfunc.load_model(str(path))
-    convert = choose_input(model)
-    checked = check(model.metadata, path, convert, model.predict)
+    reader = choose_input(model)
+    checked = check(model.metadata, path, reader, model.predict)
+    inner = choose_predict(model, reader)
+
+    def predict(rows: Any) -> Any:
+        return inner(reader.wrap(rows))
+
+    batches = bool(found.get("batches"))
+    measured = _cost(model, reader, predict)
+    quick = (
+        flavor(model.metadata) in MODULES
+        and measured is not None
+        and measured.one < QUICK_SECONDS
+        and (not batches or measured.each * timing.TOGETHER < 2 * QUICK_SECONDS)
+    )
     return LoadedModel(
-        convert,
-        choose_predict(model, convert),
-        partial(_explain, model),
-        describe(model.metadata, json.loads((bundle / "bundle.json").read_text()), checked),
+        read=reader.read,
+        predict=predict,
+        encode=outputs.encode,
+        explain=partial(_explain, model),
+        info=describe(
+            of_model(model.metadata, checked),
+            json.loads((bundle / "bundle.json").read_text()),
+            {"form": None, "reason": found.get("reason", "Compiling is off.")},
+        ),
+        quick=predict if quick else None,
+        batches=batches,
+        cost=measured,
     )
 
 
-def choose_predict(model: PyFuncModel, convert: inputs.Convert) -> Predict:
+def made_rows(model: PyFuncModel, reader: Reader) -> Any:
+    """One row of zeros for a model that tells what it takes; None for others."""
+    schema = input_schema(model.metadata)
+    width = features(model)[1] if schema is None and model.metadata.signature is None else None
+    data = made_data(schema) if schema is not None else None if width is None else [[0.0] * width]
+    if data is None:
+        return None
+    try:
+        return reader.read(data)
+    except InvalidInput:
+        return None
+
+
+def _cost(model: PyFuncModel, reader: Reader, predict: Predict) -> Cost | None:
+    rows = made_rows(model, reader)
+    return None if rows is None else timing.cost(predict, rows)
+
+
+def choose_predict(model: PyFuncModel, reader: Reader) -> Predict:
     """MLflow's predict, or what it calls once it has compared the input with the signature.
 
-    That comparison takes most of the time of a small model, and `convert` gives nothing that could fail it. It is left
+    That comparison takes most of the time of a small model, and `reader` gives nothing that could fail it. It is left
     out only where it changes nothing about a converted row.
     """
     schema = input_schema(model.metadata)
@@ -94,7 +128,7 @@ def choose_predict(model: PyFuncModel, convert: inputs.Convert) -> Predict:
     if (
         schema is None
         or inner is None
-        or flavor(model.metadata) not in _MODULES
+        or flavor(model.metadata) not in MODULES
         or getattr(model.metadata.signature, "params", None)
         or not all(getattr(spec, "required", True) for spec in schema.inputs)
     ):
@@ -103,7 +137,7 @@ def choose_predict(model: PyFuncModel, convert: inputs.Convert) -> Predict:
     if data is None:
         return model.predict
     try:
-        row = convert(data)
+        row = reader.wrap(reader.read(data))
         same = _same(row, mlflow_utils._enforce_schema(row, schema))
     except Exception:  # a private function of MLflow, so of another shape in another version
         log.debug("the check of inputs stays", exc_info=True)

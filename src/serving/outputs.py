@@ -11,11 +11,10 @@ import numpy as np
 import orjson
 import pandas as pd
 
+from .arrays import plain_array
+from .problems import NotSerializable
+
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
-
-
-class NotSerializable(TypeError):
-    """The model returned something that has no form in JSON."""
 
 
 def encode(prediction: Any) -> bytes:
@@ -47,20 +46,9 @@ def plain(value: Any) -> Any:
 
 
 def _array(array: np.ndarray) -> Any:
-    kind, size = array.dtype.kind, array.dtype.itemsize
-    if array.ndim == 0:
-        return array[()]  # a scalar that keeps its dtype
-    if kind in "biu" or (kind == "f" and size in (4, 8)):
-        return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-    if kind == "f":
-        return array.astype("float32" if size < 4 else "float64")
-    if kind == "M":  # tolist would give nanoseconds as integers
-        texts = np.datetime_as_string(array).astype(object)
-        texts[np.isnat(array)] = None
-        return texts.tolist()
-    if kind == "m":
+    if array.dtype.kind == "m" and array.ndim:
         return [pd.Timedelta(value) for value in array.ravel()]
-    return array.tolist()
+    return plain_array(array)
 
 
 def _frame(frame: pd.DataFrame) -> list[Any]:

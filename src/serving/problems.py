@@ -29,6 +29,14 @@ class InvalidInput(ValueError):
         self.location = location
 
 
+class NotSerializable(TypeError):
+    """The model returned something that has no form in JSON."""
+
+
+class HealthCheckFailed(Exception):
+    """The model was loaded, and raised when it was to predict the row it is checked with."""
+
+
 def problem(
     status: int,
     code: str,

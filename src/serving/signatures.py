@@ -6,7 +6,7 @@ import numpy as np
 from mlflow.models import Model
 from mlflow.pyfunc import PyFuncModel
 
-from . import inputs
+from . import frames, inputs
 from .metadata import flavor
 
 ARRAY_FLAVORS = ("sklearn", "xgboost", "lightgbm", "catboost")
@@ -33,22 +33,22 @@ def input_schema(meta: Model) -> Any:
     return meta.get_input_schema()  # type: ignore[no-untyped-call]
 
 
-def choose_input(model: PyFuncModel) -> inputs.Convert:
+def choose_input(model: PyFuncModel) -> inputs.Reader:
     """From `data` to the input of predict: by the signature, else by what the fitted model tells of its features."""
     meta = model.metadata
     schema = input_schema(meta)
     if schema is None:
         example = (meta.saved_input_example_info or {}).get("type")
         if meta.signature is not None or example == "json_object":
-            return _as_is
+            return inputs.Reader(_as_is)
         names, width = features(model)
-        return inputs.untyped(names, width, as_array=example == "ndarray" or flavor(meta) in ARRAY_FLAVORS)
+        return frames.untyped(names, width, as_array=example == "ndarray" or flavor(meta) in ARRAY_FLAVORS)
     if schema.is_tensor_spec():
         tensors: dict[Any, Any] = {spec.name: (np.dtype(spec.type), tuple(spec.shape)) for spec in schema.inputs}
         if not schema.has_input_names():
-            return inputs.tensor(*next(iter(tensors.values())))
-        return inputs.named_tensors(tensors)
-    return inputs.columns(
+            return inputs.Reader(inputs.tensor(*next(iter(tensors.values()))))
+        return inputs.Reader(inputs.named_tensors(tensors))
+    return frames.columns(
         [
             inputs.Column(
                 name=position if spec.name is None else spec.name,

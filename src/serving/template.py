@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from . import worker
-from .model import preload
+from .loading import preload
 
 
 def run(control: socket.socket, bundle: Path) -> None:

@@ -16,8 +16,8 @@ import uvicorn
 
 from .asgi import Application
 from .handlers import operations
-from .health import HealthCheckFailed
-from .model import load
+from .loading import load
+from .problems import HealthCheckFailed
 
 log = logging.getLogger(__name__)
 

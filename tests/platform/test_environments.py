@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from asgard import serving
 from asgard.errors import EnvironmentUnavailable, RequirementsConflict
 from asgard.platform import environments, pythons
 from asgard.platform.environments import Environment, Lock
@@ -70,6 +71,22 @@ def test_the_example_gets_the_limits_it_needs(example: tuple[Lock, Environment])
 
 def test_the_environment_can_run_the_model_server(example: tuple[Lock, Environment]) -> None:
     assert output_of(example[1], "import uvicorn, httptools, uvloop, orjson, mlflow.pyfunc; print('ok')") == "ok"
+
+
+def test_what_compiled_models_need_is_in_the_environment(example: tuple[Lock, Environment]) -> None:
+    assert output_of(example[1], "import onnxruntime; print('ok')") == "ok"
+
+
+def test_what_compiled_models_need_is_left_out_where_another_package_would_get_another_version_for_it(
+    fresh: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = environments.resolve(SMALL, tmp_path / "bare", fresh.model_copy(update={"compile_models": False}), ignore)
+    for number, wish in enumerate(("python-dateutil>=99", "python-dateutil<2.9")):
+        monkeypatch.setattr(serving, "COMPILED_REQUIREMENTS", (wish,))
+        said: list[str] = []
+        lock = environments.resolve(SMALL, tmp_path / str(number), fresh, said.append)
+        assert lock.digest == bare.digest
+        assert any(wish in line for line in said)
 
 
 def test_the_same_request_again_takes_less_than_a_second(

@@ -13,8 +13,10 @@ import orjson
 import pandas as pd
 import pytest
 
-from asgard.serving import handlers, model, outputs
-from asgard.serving.health import HealthCheckFailed
+from asgard.serving import handlers, loading, model, outputs
+from asgard.serving.loaded import LoadedModel
+from asgard.serving.problems import HealthCheckFailed
+from asgard.serving.signatures import choose_input
 
 from .models import FRAME, NAMES, PEOPLE, X
 
@@ -22,19 +24,19 @@ Ask = Callable[..., tuple[int, dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
-def loaded(bundle: Callable[..., Path]) -> Callable[[str], model.LoadedModel]:
-    kept: dict[str, model.LoadedModel] = {}
+def loaded(bundle: Callable[..., Path]) -> Callable[[str], LoadedModel]:
+    kept: dict[str, LoadedModel] = {}
 
-    def load(name: str) -> model.LoadedModel:
+    def load(name: str) -> LoadedModel:
         if name not in kept:
-            kept[name] = model.load(bundle(name))
+            kept[name] = loading.load(bundle(name))
         return kept[name]
 
     return load
 
 
 @pytest.fixture(scope="module")
-def ask(loaded: Callable[[str], model.LoadedModel]) -> Ask:
+def ask(loaded: Callable[[str], LoadedModel]) -> Ask:
     """The status and the content of the answer of a model to `data`."""
 
     def predict(name: str, data: Any) -> tuple[int, dict[str, Any]]:
@@ -189,7 +191,7 @@ def test_missing_numbers_are_null(ask: Ask, bundle: Callable[..., Path]) -> None
     ],
 )
 def test_a_body_that_is_no_request_is_answered_422(
-    loaded: Callable[[str], model.LoadedModel], body: bytes, code: str
+    loaded: Callable[[str], LoadedModel], body: bytes, code: str
 ) -> None:
     answer = handlers.predict(loaded("specification"), body)
     assert (answer.status, json.loads(answer.body)["code"]) == (422, code)
@@ -222,14 +224,14 @@ def test_an_output_that_has_no_form_in_json_is_answered_500(ask: Ask) -> None:
         ("mixed", "loaded"),  # its encoder knows no empty city, which says nothing about the model
     ],
 )
-def test_metadata_says_how_the_model_was_checked(
-    loaded: Callable[[str], model.LoadedModel], name: str, checked: str
-) -> None:
+def test_metadata_says_how_the_model_was_checked(loaded: Callable[[str], LoadedModel], name: str, checked: str) -> None:
     assert loaded(name).info["health_check"] == checked
 
 
-def test_metadata_describes_what_serves(loaded: Callable[[str], model.LoadedModel]) -> None:
-    info = json.loads(handlers.operations(loaded("columns"))["/metadata"].handler(b"").body)
+def test_metadata_describes_what_serves(loaded: Callable[[str], LoadedModel]) -> None:
+    metadata = handlers.operations(loaded("columns"))["/metadata"].server
+    assert metadata is not None
+    info = json.loads(metadata(b"").body)
     assert {key: info[key] for key in ("name", "version", "run_id", "deployment_id", "flavor")} == {
         "name": "iris",
         "version": "1",
@@ -244,14 +246,15 @@ def test_metadata_describes_what_serves(loaded: Callable[[str], model.LoadedMode
 
 def test_a_model_that_fails_its_check_is_not_served(bundle: Callable[..., Path]) -> None:
     with pytest.raises(HealthCheckFailed, match="cannot predict anything"):
-        model.load(bundle("broken"))
+        loading.load(bundle("broken"))
 
 
 def test_mlflows_check_of_the_input_is_left_out_where_the_conversion_has_done_its_work(
-    loaded: Callable[[str], model.LoadedModel],
+    bundle: Callable[..., Path],
 ) -> None:
     def checks(name: str) -> bool:
-        return isinstance(getattr(loaded(name).predict, "__self__", None), mlflow.pyfunc.PyFuncModel)
+        original = mlflow.pyfunc.load_model(str(bundle(name) / "model"))
+        return bool(model.choose_predict(original, choose_input(original)) == original.predict)
 
     assert not any(map(checks, ("columns", "tensor", "mixed", "example")))
     assert all(map(checks, ("obedient", "texts", "times", "raw")))

@@ -99,6 +99,7 @@ def _model(bundle: Path, cache_dir: Path) -> Layer:
         [
             Entry(f"{layout.BUNDLE}/bundle.json", bundle / "bundle.json"),
             *layers.tree(bundle / "model", f"{layout.BUNDLE}/model"),
+            *layers.tree(bundle / "compiled", f"{layout.BUNDLE}/compiled"),
         ],
         "model",
         cache_dir,

@@ -1,0 +1,285 @@
+"""Our model server beside its peers: the same fitted models, the same rows, one worker each, in one run.
+
+    uv run python bench/serving.py [--models forest,…] [--rows 1,32,1000] [--repeats 3] [--seconds 5] [--short]
+
+Each peer is installed into an environment of its own in the cache folder, byte-compiled as ours is. The load comes from
+wrk, on another core than the server's. Every server's answers are compared with the model's before it is measured, and
+a refused or failed request ends the run. `--short`: two servers, one model, a moment each; for checking this program.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from peers import PEERS, Peer, Rows, Started, environment
+from platformdirs import user_cache_path
+from uv import find_uv_bin
+
+from asgard.platform import bundle
+from asgard.serving import COMPILED_REQUIREMENTS, SERVER_REQUIREMENTS
+from deploy import free_port
+
+CACHE = user_cache_path("asgard") / "bench"
+LIBRARIES = ("scikit-learn==1.7.2", "numpy<2.4", "joblib", "xgboost", "lightgbm")
+OURS = ("mlflow-skinny", *SERVER_REQUIREMENTS, *COMPILED_REQUIREMENTS)
+START_SECONDS = 180.0
+CONNECTIONS = (1, 32)
+
+FIT = """
+import sys, joblib, mlflow.sklearn, numpy
+from lightgbm import LGBMClassifier
+from sklearn.datasets import make_classification
+from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from xgboost import XGBClassifier
+X, y = make_classification(n_samples=1000, n_features=5, random_state=42)
+model = {
+    "forest": RandomForestClassifier(n_estimators=10, random_state=42),
+    "logistic": LogisticRegression(),
+    "xgboost": XGBClassifier(n_estimators=100, n_jobs=1),
+    "boosting100": GradientBoostingClassifier(random_state=42),
+    "histogram": HistGradientBoostingClassifier(random_state=42),
+    "lightgbm": LGBMClassifier(n_jobs=1, verbose=-1),
+}[sys.argv[1]].fit(X, y)
+joblib.dump(model, sys.argv[2] + "/model.joblib")
+flavor = {"xgboost": "xgboost", "lightgbm": "lightgbm"}.get(sys.argv[1])
+if flavor is None:
+    mlflow.sklearn.save_model(model, sys.argv[2] + "/mlflow", serialization_format="cloudpickle", pip_requirements=[])
+else:
+    module = __import__(f"mlflow.{flavor}", fromlist=["save_model"])
+    module.save_model(model, sys.argv[2] + "/mlflow", pip_requirements=[])
+rows = numpy.random.default_rng(0).normal(size=(1000, 5))
+print(__import__("json").dumps({"rows": rows.tolist(), "expected": model.predict(rows).tolist()}))
+"""
+
+ECHO = """
+import socket
+from asgard_server.asgi import Application
+from asgard_server.handlers import Asking, Operation
+from asgard_server.problems import Answer
+from asgard_server.worker import DrainingServer
+asking = Asking(Answer, None)
+listener = socket.create_server(("127.0.0.1", {port}))
+application = Application({{"/predict": Operation("POST", model=asking, quick=asking)}})
+DrainingServer(application, lambda event: None).run(sockets=[listener])
+"""
+
+
+def python_of(name: str, requirements: tuple[str, ...]) -> Path:
+    """The interpreter of a peer's environment, installed where it is not there yet."""
+    folder = CACHE / re.sub(r"\W+", "-", name.lower())
+    python, done = folder / "bin" / "python", folder / "complete"
+    wanted = json.dumps(requirements)
+    if not done.exists() or done.read_text() != wanted:
+        subprocess.run([find_uv_bin(), "venv", "--quiet", "--clear", "--python", "3.11", folder], check=True)
+        install = [find_uv_bin(), "pip", "install", "--quiet", "--compile-bytecode", "--python", python]
+        subprocess.run([*map(str, install), *requirements], check=True)
+        done.write_text(wanted)
+    return python
+
+
+def fit(python: Path, name: str, folder: Path) -> tuple[Rows, list[Any]]:
+    """Fit and save a model; rows, and what it predicts for them."""
+    folder.mkdir()
+    done = subprocess.run([python, "-c", FIT, name, folder], check=True, capture_output=True, env=environment())
+    found = json.loads(done.stdout.splitlines()[-1])
+    return found["rows"], found["expected"]
+
+
+def ours(folder: Path, model: Path, *, compiled: bool) -> Peer:
+    """Our server with a bundle of the model, compiled as a deploy does it or not at all."""
+    place = folder / ("compiled" if compiled else "uncompiled")
+    bundle.copy_server(place / "server")
+    shutil.copytree(model / "mlflow", place / "model")
+    about = {"model_name": "bench", "model_version": "1", "run_id": "0", "deployment_id": "bench-v1-0"}
+    (place / "bundle.json").write_text(json.dumps(about))
+    variables = {**environment(), "PYTHONPATH": str(place / "server")}
+    python = python_of("ours", (*LIBRARIES, *OURS))
+    subprocess.run(
+        [python, "-m", "asgard_server.compiling"], input=f"{place}\n", text=True, env=variables, check=True,
+        capture_output=True,
+    )  # fmt: skip
+    found = place / "compiled" / "about.json"
+    if not compiled:
+        kept = json.loads(found.read_text())
+        shutil.rmtree(found.parent)
+        found.parent.mkdir()
+        found.write_text(json.dumps({"reason": "Compiling is off.", "batches": kept.get("batches", False)}))
+
+    def start(python: Path, _: Path, port: int) -> Started:
+        options = ["--host", "127.0.0.1", "--port", str(port), str(place)]
+        return Started([str(python), "-m", "asgard_server.container", *options])
+
+    return Peer(OURS, "/predict", lambda rows: {"data": rows}, start)
+
+
+def echo() -> Peer:
+    """The same server with an operation that gives back the body."""
+
+    def start(python: Path, _: Path, port: int) -> Started:
+        return Started([str(python), "echo.py"], {"echo.py": ECHO.format(port=port)})
+
+    return Peer(OURS, "/predict", lambda rows: {"data": rows}, start, lambda answer: answer["data"])
+
+
+@contextmanager
+def running(started: Started, folder: Path, search: Path) -> Iterator[psutil.Process]:
+    """The server's process, on core 0 where that can be said, gone afterwards with all it started."""
+    folder.mkdir(parents=True)
+    for name, content in started.files.items():
+        (folder / name).write_text(content)
+    pinned = ["taskset", "-c", "0"] if shutil.which("taskset") else []
+    with (folder / "output.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*pinned, *started.command], cwd=folder, stdout=log, stderr=log, start_new_session=True,
+            env={**environment(), "PYTHONPATH": str(search)},
+        )  # fmt: skip
+    try:
+        yield psutil.Process(process.pid)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def first_answer(url: str, body: Any, process: psutil.Process) -> Any:
+    """The content of the first answer that is 200."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.is_running():
+        try:
+            answer = httpx.post(url, json=body, timeout=60)
+            if answer.status_code == 200:
+                return answer.json()
+        except httpx.TransportError:
+            pass
+        time.sleep(0.02)
+    sys.exit(f"{url} does not answer.")
+
+
+def memory(process: psutil.Process) -> float:
+    """MB of the process and all below it; what they share counts once."""
+    total = 0
+    for part in (process, *process.children(recursive=True)):
+        full = part.memory_full_info()
+        total += getattr(full, "pss", full.rss)
+    return total / 1e6
+
+
+def load(url: str, body: Any, connections: int, seconds: float, folder: Path) -> tuple[float, float]:
+    """Requests a second, and the 99th percentile of their times in ms, by wrk. Ends the run where one failed."""
+    script = folder / "request.lua"
+    content = json.dumps(body).replace("\\", "\\\\").replace("'", "\\'")
+    script.write_text(f"wrk.method='POST'\nwrk.body='{content}'\nwrk.headers['content-type']='application/json'\n")
+    pinned = ["taskset", "-c", "1"] if shutil.which("taskset") and (os.cpu_count() or 1) > 1 else []
+    command = [*pinned, "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout=30s", "--latency", "-s"]
+    output = subprocess.run([*command, str(script), url], check=True, capture_output=True, text=True).stdout
+    if "Non-2xx" in output or "Socket errors" in output:
+        sys.exit(f"Requests to {url} failed:\n{output}")
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
+    slow = re.search(r"99%\s+([\d.]+)(us|ms|s)", output)
+    assert rate is not None
+    assert slow is not None
+    return float(rate[1]), float(slow[1]) * {"us": 1e-3, "ms": 1, "s": 1e3}[slow[2]]
+
+
+Figures = dict[tuple[int, int], list[tuple[float, float]]]
+
+
+def measure(
+    peer: Peer, python: Path, model: Path, folder: Path, rows: Rows, expected: list[Any], arguments: argparse.Namespace
+) -> tuple[float, float, Figures]:
+    """Seconds to the first answer, MB after the load, and rate and p99 by rows a request and connections."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}{peer.path}"
+    began = time.monotonic()
+    with running(peer.start(python, model, port), folder, model.parent / "compiled" / "server") as process:
+        found = peer.predictions(first_answer(url, peer.body(rows[:1]), process))
+        started = time.monotonic() - began
+        answers = peer.predictions(httpx.post(url, json=peer.body(rows), timeout=60).json())
+        if expected and (found != expected[:1] or answers != expected):
+            sys.exit(f"{url} does not predict what the model predicts.")
+        figures: Figures = {}
+        for count in arguments.rows:
+            for connections in CONNECTIONS:
+                load(url, peer.body(rows[:count]), connections, min(1, arguments.seconds), folder)
+                figures[count, connections] = [
+                    load(url, peer.body(rows[:count]), connections, arguments.seconds, folder)
+                    for _ in range(arguments.repeats)
+                ]
+        return started, memory(process), figures
+
+
+def report(name: str, results: dict[str, tuple[float, float, Figures]], rows: list[int]) -> None:
+    """One table a number of rows: median and spread."""
+    for count in rows:
+        print(
+            f"\n| {name}, {count} row{'s' if count > 1 else ''} a request | req/s at 1 | p99, ms | req/s at 32 ", end=""
+        )
+        print("| p99, ms | start, s | MB |\n|---|---|---|---|---|---|---|")
+        for server, (started, used, figures) in results.items():
+            cells = []
+            for connections in CONNECTIONS:
+                rates, slow = zip(*figures[count, connections], strict=True)
+                spread = (max(rates) - min(rates)) / statistics.median(rates) / 2
+                cells += [f"{statistics.median(rates):,.0f} ± {spread:.0%}", f"{statistics.median(slow):.2f}"]
+            print(f"| {server} | {' | '.join(cells)} | {started:.1f} | {used:.0f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=lambda text: text.split(","), default=["forest", "logistic", "xgboost"])
+    parser.add_argument("--rows", type=lambda text: [int(part) for part in text.split(",")], default=[1])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--short", action="store_true")
+    arguments = parser.parse_args()
+    peers = dict(PEERS)
+    if arguments.short:
+        arguments.models, arguments.rows, arguments.repeats, arguments.seconds = ["forest"], [1], 1, 1
+        peers = {"bare ASGI": PEERS["bare ASGI"]}
+    if shutil.which("wrk") is None:
+        sys.exit("wrk is not on the PATH. Debian and Homebrew have it as `wrk`.")
+    own = python_of("ours", (*LIBRARIES, *OURS))
+    pythons = {name: python_of(name, (*LIBRARIES, *peer.requirements)) for name, peer in peers.items()}
+    print(f"{platform.platform()}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}, load {os.getloadavg()[0]:.1f}")
+    for name in arguments.models:
+        with tempfile.TemporaryDirectory(prefix="asgard-bench-") as temporary:
+            folder = Path(temporary)
+            model = folder / "model"
+            rows, expected = fit(own, name, model)
+            servers = {
+                "Asgard": (ours(folder, model, compiled=True), own, expected),
+                "Asgard, not compiled": (ours(folder, model, compiled=False), own, expected),
+                "Asgard, echo": (echo(), own, []),
+                **{title: (peer, pythons[title], expected) for title, peer in peers.items()},
+            }
+            report(
+                name,
+                {
+                    title: measure(peer, python, model, folder / f"run-{number}", rows, wanted, arguments)
+                    for number, (title, (peer, python, wanted)) in enumerate(servers.items())
+                },
+                arguments.rows,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""What a model computes, told as data: steps on columns, then trees or a linear function, then a decision.
+
+It is computed with NumPy in the order and with the dtypes of the library that fitted the model, so that the results
+are the same to the last bit; ONNX Runtime finds the leaves of trees, which is what takes time.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+Form = Callable[[Array], Array]
+"""Rows, an array of shape (rows, features), to predictions."""
+
+LEAVES = "leaves.onnx"
+
+_STEPS: dict[str, np.ufunc] = {
+    "subtract": np.subtract,
+    "add": np.add,
+    "divide": np.divide,
+    "multiply": np.multiply,
+}
+
+
+def load(folder: Path, spec: Mapping[str, Any]) -> Form:
+    """The form that `spec` describes, with its arrays from files in `folder`.
+
+    {"steps": [[operation, name of an array], ...], "score": {"kind": "linear"} or {"kind": "trees", "trees": n,
+    "input": dtype, "mean": whether the sum is divided by their number}, "decide": see `_decision`}
+    """
+
+    def array(name: str) -> Array:
+        found: Array = np.load(folder / f"{name}.npy", allow_pickle=False)
+        return found
+
+    steps = [(_STEPS[operation], array(name)) for operation, name in spec["steps"]]
+    score = _linear(array) if spec["score"]["kind"] == "linear" else _trees(folder, spec["score"], array)
+    decide = _decision(spec["decide"], array("classes") if (folder / "classes.npy").exists() else None)
+    if not steps:
+        return lambda rows: decide(score(rows))
+
+    def form(rows: Array) -> Array:
+        if rows.dtype.kind != "f":
+            rows = rows.astype(np.float64)
+        for operation, operand in steps:
+            # In place, as the library does it: rows of floats keep their dtype.
+            rows = operation(rows, operand, dtype=rows.dtype, casting="same_kind")
+        return decide(score(rows))
+
+    return form
+
+
+def _linear(array: Callable[[str], Array]) -> Form:
+    coefficients, intercept = array("coefficients").T, array("intercept")
+    return lambda rows: rows @ coefficients + intercept
+
+
+def _trees(folder: Path, spec: Mapping[str, Any], array: Callable[[str], Array]) -> Form:
+    """Scores of shape (rows, outputs). Libraries add tree by tree, and so does `accumulate`; `sum` would not."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(folder / LEAVES), options, providers=["CPUExecutionProvider"])
+    dtype, values, offsets, start = np.dtype(spec["input"]), array("values"), array("offsets"), array("start")
+    count, mean = spec["trees"], spec["mean"]
+    starts = bool(start.any())
+
+    def form(rows: Array) -> Array:
+        leaves = session.run(None, {"x": np.ascontiguousarray(rows, dtype)})[0].astype(np.intp)
+        leaves += offsets
+        found = values.take(leaves, axis=0)
+        if starts:
+            found = np.concatenate([np.broadcast_to(start, (len(rows), 1, len(start))), found], axis=1)
+        total = np.add.accumulate(found, axis=1)[:, -1]
+        return total / count if mean else total
+
+    return form
+
+
+def _decision(decide: str, classes: Array | None) -> Form:
+    """From scores to what predict gives, by one of these names.
+
+    scores        as they are
+    score         the only column
+    class         of the highest score; of one score, the second class where it is above zero
+    class_from    the same, where it is zero or above
+    class_probable  the same, where its probability is above one half
+    probability   of one score, by the logistic function
+    """
+
+    def name(indices: Array) -> Array:
+        assert classes is not None
+        return classes.take(indices, axis=0)
+
+    def of_scores(scores: Array) -> Array:
+        several = scores.ndim == 2 and scores.shape[1] > 1
+        return name(scores.argmax(axis=1) if several else (scores.ravel() > 0).astype(np.intp))
+
+    return {
+        "scores": lambda scores: scores,
+        "score": lambda scores: scores[:, 0],
+        "class": of_scores,
+        "class_from": lambda scores: name((scores.ravel() >= 0).astype(np.intp)),
+        "class_probable": lambda scores: name((_logistic(scores[:, 0]) > 0.5).astype(np.intp)),
+        "probability": lambda scores: _logistic(scores[:, 0]),
+    }[decide]
+
+
+def _logistic(scores: Array) -> Array:
+    found: Array = 1 / (1 + np.exp(-scores))
+    return found

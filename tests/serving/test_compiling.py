@@ -1,0 +1,256 @@
+"""Compiled forms of models: they answer as the original does, byte for byte, or are not used."""
+
+# mypy: disable-error-code="import-untyped,misc"
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import numpy as np
+import orjson
+import pytest
+from mlflow.models import infer_signature
+from sklearn.base import BaseEstimator
+from sklearn.datasets import make_classification, make_regression
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.linear_model import LinearRegression, LogisticRegression, SGDClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+from asgard.serving import COMPILED, compiled, compiling, export, forms, handlers, loading, model, verification
+from asgard.serving.problems import HealthCheckFailed
+
+from . import models
+from .models import FRAME, X, Y
+
+X3, Y3 = make_classification(300, 8, n_informative=6, n_classes=3, random_state=0)
+XR, YR = make_regression(n_samples=200, n_features=5, random_state=0)
+WHOLE = np.round(X * 10).astype(int)
+
+MODELS: dict[str, Any] = {
+    "forest": RandomForestClassifier(10, random_state=0).fit(X, Y),
+    "forest of three": RandomForestClassifier(20, random_state=0).fit(X3, Y3),
+    "forest that regresses": RandomForestRegressor(10, random_state=0).fit(XR, YR),
+    "extra trees of texts": ExtraTreesClassifier(10, random_state=0).fit(X3, np.array(["a", "b", "c"])[Y3]),
+    "tree": DecisionTreeClassifier(random_state=0).fit(X3, Y3),
+    "tree that regresses": DecisionTreeRegressor(random_state=0).fit(XR, YR),
+    "boosting": GradientBoostingClassifier(n_estimators=20, random_state=0).fit(X, Y),
+    "boosting of three": GradientBoostingClassifier(n_estimators=5, random_state=0).fit(X3, Y3),
+    "boosting that regresses": GradientBoostingRegressor(n_estimators=20, random_state=0).fit(XR, YR),
+    "logistic": LogisticRegression().fit(X, np.where(Y == 1, "yes", "no")),
+    "logistic of three": LogisticRegression().fit(X3, Y3),
+    "stochastic": SGDClassifier(random_state=0).fit(X, Y),
+    "linear": LinearRegression().fit(XR, YR),
+    "scaled": make_pipeline(StandardScaler(), LogisticRegression()).fit(X, Y),
+    "scaled forest": make_pipeline(MinMaxScaler(), RandomForestClassifier(10, random_state=0)).fit(X, Y),
+}
+
+ODD: tuple[Any, ...] = (
+    [[1]],
+    [],
+    "text",
+    [{"a": 1}],
+    [["x", 1, 2, 3, 4]],
+    [[None, 1, 2, 3, 4]],
+    [[1e39, 1, 2, 3, 4]],
+    [[1e300] * 5],
+)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Callable[..., Path]:
+    """The bundle of an estimator, not compiled."""
+
+    def make(estimator: Any, **arguments: Any) -> Path:
+        models._sklearn(estimator, **arguments)(tmp_path / "saved")
+        return models.make_bundle(tmp_path / "saved", tmp_path / "bundle")
+
+    return make
+
+
+def answer(loaded: Any, data: Any) -> tuple[int, bytes]:
+    found = handlers.predict(loaded, orjson.dumps({"data": data}))
+    return found.status, found.body
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_compiled_model_answers_every_request_with_the_bytes_of_the_original(
+    made: Callable[..., Path], name: str
+) -> None:
+    bundle = made(MODELS[name])
+    about = compiling.write(bundle)
+    assert about.get("form") in ("onnxruntime", "numpy"), about
+    assert about["verified_rows"] >= 1000
+    form, original = loading.load(bundle), model.load(bundle, {})
+    width = about["reader"]["width"]
+    rows = np.random.default_rng(7).normal(size=(500, width))
+    for data in (rows.tolist(), rows[:1].tolist(), np.round(rows).astype(int).tolist(), *ODD):
+        assert answer(form, data) == answer(original, data)
+    if form.batches:
+        bodies = [orjson.dumps({"data": part}) for part in (rows[:1].tolist(), [[1]], rows[1:4].tolist())]
+        together = handlers.predict_many(form, bodies, form.predict)
+        assert [a.body for a in together] == [handlers.predict(form, body).body for body in bodies]
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [infer_signature(FRAME, Y), infer_signature(X, Y), infer_signature(FRAME.astype("float32"), Y)],
+    ids=["columns", "tensor", "floats"],
+)
+def test_with_a_signature_rows_and_records_are_read_as_for_the_original(
+    made: Callable[..., Path], signature: Any
+) -> None:
+    bundle = made(MODELS["forest"], signature=signature)
+    assert compiling.write(bundle)["form"] == "onnxruntime"
+    form, original = loading.load(bundle), model.load(bundle, {})
+    for data in (X.tolist(), FRAME.to_dict("records"), *ODD):
+        assert answer(form, data) == answer(original, data)
+
+
+def test_a_model_with_column_names_and_no_signature_takes_records_too(made: Callable[..., Path]) -> None:
+    bundle = made(RandomForestClassifier(10, random_state=0).fit(FRAME, Y))
+    assert compiling.write(bundle)["reader"]["names"] == models.NAMES
+    form, original = loading.load(bundle), model.load(bundle, {})
+    for data in (X.tolist(), FRAME.to_dict("records"), [{"a": 1}], *ODD):
+        assert answer(form, data) == answer(original, data)
+
+
+def test_whole_numbers_are_verified_as_whole_numbers(made: Callable[..., Path]) -> None:
+    frame = FRAME.assign(a=WHOLE[:, 0], b=WHOLE[:, 1])
+    forest = RandomForestClassifier(10, random_state=0).fit(frame, Y)
+    bundle = made(forest, signature=infer_signature(frame, Y))
+    assert compiling.write(bundle)["form"] == "onnxruntime"
+    form, original = loading.load(bundle), model.load(bundle, {})
+    for data in (frame.values.tolist(), frame.to_dict("records"), [[1.5, 1, 0.5, 0.5, 0.5]]):
+        assert answer(form, data) == answer(original, data)
+
+
+def test_equal_models_are_compiled_to_equal_files(made: Callable[..., Path], tmp_path: Path) -> None:
+    bundle = made(MODELS["forest"])
+    compiling.write(bundle)
+    first = {path.name: path.read_bytes() for path in (bundle / COMPILED).iterdir()}
+    for path in (bundle / COMPILED).iterdir():
+        path.unlink()
+    (bundle / COMPILED).rmdir()
+    compiling.write(bundle)
+    assert {path.name: path.read_bytes() for path in (bundle / COMPILED).iterdir()} == first
+
+
+class Contrary(RandomForestClassifier):
+    """Predicts as it likes."""
+
+    def predict(self, X: Any) -> Any:  # noqa: N803
+        return 1 - super().predict(X)
+
+
+class Centring(BaseEstimator):
+    """Predicts a row by what comes with it."""
+
+    n_features_in_ = 5
+
+    def predict(self, X: Any) -> Any:  # noqa: N803
+        return np.asarray(X)[:, 0] - np.mean(X)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "reason"),
+    [
+        (Contrary(10).fit(X, Y), "no compiled form of Contrary"),
+        (HistGradientBoostingClassifier(max_iter=3).fit(X, Y), "no compiled form of HistGradient"),
+        (RandomForestClassifier(2).fit(X, np.c_[Y, Y]), "several outputs"),
+    ],
+)
+def test_what_has_no_form_serves_as_it_is_and_metadata_says_why(
+    made: Callable[..., Path], estimator: Any, reason: str
+) -> None:
+    bundle = made(estimator)
+    assert "form" not in compiling.write(bundle)
+    assert sorted(path.name for path in (bundle / COMPILED).iterdir()) == ["about.json"]
+    loaded = loading.load(bundle)
+    assert reason in loaded.info["compiled"]["reason"]
+    assert loaded.info["compiled"]["form"] is None
+    expected = mlflow.pyfunc.load_model(str(bundle / "model")).predict(X)
+    assert json.loads(answer(loaded, X.tolist())[1])["predictions"] == expected.tolist()
+
+
+def test_rows_are_predicted_together_only_where_that_changes_nothing(made: Callable[..., Path]) -> None:
+    assert compiling.write(made(HistGradientBoostingClassifier(max_iter=3).fit(X, Y)))["batches"]
+
+
+def test_a_model_whose_rows_depend_on_each_other_is_never_predicted_together(made: Callable[..., Path]) -> None:
+    assert compiling.write(made(Centring()))["batches"] is False
+
+
+def test_a_form_that_differs_anywhere_is_found_out_and_not_used(
+    made: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = export.export
+
+    def off_by_one_bit(estimator: Any) -> Any:
+        """The first threshold of the first tree, moved to the next float."""
+        for found in real(estimator):
+            tree = estimator.estimators_[0].tree_
+            threshold = np.float32(tree.threshold[0])
+            moved = np.nextafter(threshold, np.float32(np.inf)).tobytes()
+            assert found.leaves is not None
+            below = np.nextafter(threshold, np.float32(-np.inf)) if threshold > tree.threshold[0] else threshold
+            assert below.tobytes() in found.leaves
+            yield replace(found, leaves=found.leaves.replace(np.float32(below).tobytes(), moved, 1))
+
+    monkeypatch.setattr(compiling, "export", off_by_one_bit)
+    about = compiling.write(made(RandomForestClassifier(1, max_depth=2, random_state=0).fit(X, Y)))
+    assert "form" not in about
+    assert "predictions differ" in about["reason"]
+
+
+def test_a_form_that_answers_otherwise_than_when_it_was_compiled_does_not_serve(made: Callable[..., Path]) -> None:
+    bundle = made(MODELS["forest"])
+    compiling.write(bundle)
+    path = bundle / COMPILED / "classes.npy"
+    np.save(path, np.load(path)[::-1])
+    with pytest.raises(HealthCheckFailed, match="when it was compiled"):
+        loading.load(bundle)
+
+
+def test_thresholds_are_verified_with_their_neighbours() -> None:
+    rows = verification.rows(2, {1: np.array([0.5], np.float32)}, whole=np.zeros(2, bool))
+    for value in (0.5, np.nextafter(0.5, 1), np.nextafter(0.5, 0), np.nextafter(np.float32(0.5), np.float32(1))):
+        assert float(value) in rows[:, 1]
+    assert len(rows) >= 1000
+
+
+def test_a_compiled_worker_needs_neither_mlflow_nor_scikit_learn_nor_pandas() -> None:
+    program = (
+        "import sys; from asgard.serving import worker, template, compiled; compiled.preload({'form': 'onnxruntime'});"
+        "print(sorted({'mlflow', 'sklearn', 'pandas', 'scipy'} & sys.modules.keys()))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "[]"
+
+
+def test_missing_and_infinite_numbers_reach_the_form_only_where_it_was_found_to_take_them() -> None:
+    about = {"spec": {"score": {"input": "float32"}}, "nan": True, "infinite": False}
+    limits = compiled._limits(about)
+    assert [limits(np.array([[value, 1.0]])) for value in (0.5, np.nan, np.inf, 1e39)] == [True, True, False, False]
+    limits = compiled._limits({**about, "nan": False})
+    assert [limits(np.array([[value, 1.0]])) for value in (0.5, np.nan, np.inf)] == [True, False, False]
+
+
+def test_forms_are_told_as_data(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([1.0, 2.0]))
+    np.save(tmp_path / "coefficients.npy", np.array([[1.0, 1.0]]))
+    np.save(tmp_path / "intercept.npy", np.array([0.5]))
+    spec = {"steps": [["subtract", "a"]], "score": {"kind": "linear"}, "decide": "score"}
+    assert forms.load(tmp_path, spec)(np.array([[1, 2], [3, 4]])).tolist() == [0.5, 4.5]

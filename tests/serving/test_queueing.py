@@ -1,0 +1,132 @@
+"""When a request reaches the model: together with others, beside the event loop, or not at all."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import pytest
+
+from asgard.serving.handlers import Asking, Operation
+from asgard.serving.loaded import Cost, NotQuick
+from asgard.serving.problems import Answer
+from asgard.serving.queueing import QUEUE_MIN, QUICK_BYTES, Queue
+
+T = TypeVar("T")
+
+
+class Model:
+    """Answers a body with itself, and remembers which were asked together, and in which thread."""
+
+    def __init__(self, pause: float = 0, *, refuses: bytes = b"") -> None:
+        self.asked: list[list[bytes]] = []
+        self.threads: list[str] = []
+        self._pause = pause
+        self._refuses = refuses
+
+    def one(self, body: bytes) -> Answer:
+        return self.many([body])[0]
+
+    def many(self, bodies: Sequence[bytes]) -> list[Answer]:
+        time.sleep(self._pause)
+        self.asked.append(list(bodies))
+        self.threads.append(threading.current_thread().name)
+        return [Answer(body) for body in bodies]
+
+    def quick_one(self, body: bytes) -> Answer:
+        if body == self._refuses:
+            raise NotQuick
+        return self.one(body)
+
+    def quick_many(self, bodies: Sequence[bytes]) -> list[Answer]:
+        if self._refuses in bodies:
+            raise NotQuick
+        return self.many(bodies)
+
+
+@pytest.fixture
+def run() -> Callable[[Model, Operation, list[bytes]], list[Answer]]:
+    """The answers to bodies that arrive at once."""
+
+    def ask(model: Model, operation: Operation, bodies: list[bytes]) -> list[Answer]:
+        async def together() -> list[Answer]:
+            queue = Queue(operation, thread)
+            waiting: list[Awaitable[Answer]] = [queue.answer(body) for body in bodies]
+            return list(await asyncio.gather(*waiting))
+
+        with ThreadPoolExecutor(1, thread_name_prefix="predict") as thread:
+            return asyncio.run(together())
+
+    return ask
+
+
+def quick(model: Model, *, batches: bool = True) -> Operation:
+    return Operation(
+        "POST",
+        model=Asking(model.one, model.many if batches else None),
+        quick=Asking(model.quick_one, model.quick_many if batches else None),
+        cost=Cost(1e-4, 1e-5),
+    )
+
+
+def slow(model: Model, *, batches: bool, cost: Cost | None = None) -> Operation:
+    return Operation("POST", model=Asking(model.one, model.many if batches else None), cost=cost)
+
+
+Run = Callable[[Model, Operation, list[bytes]], list[Answer]]
+
+
+def test_what_arrives_at_once_is_predicted_together_in_the_event_loop(run: Run) -> None:
+    model = Model()
+    assert [a.body for a in run(model, quick(model), [b"a", b"b", b"c"])] == [b"a", b"b", b"c"]
+    assert model.asked == [[b"a", b"b", b"c"]]
+    assert model.threads == ["MainThread"]
+
+
+def test_a_model_that_does_not_batch_is_asked_one_by_one(run: Run) -> None:
+    model = Model()
+    assert [a.body for a in run(model, quick(model, batches=False), [b"a", b"b"])] == [b"a", b"b"]
+    assert model.asked == [[b"a"], [b"b"]]
+
+
+def test_only_the_request_that_is_not_quick_leaves_the_event_loop(run: Run) -> None:
+    model = Model(refuses=b"b")
+    assert [a.body for a in run(model, quick(model), [b"a", b"b", b"c"])] == [b"a", b"b", b"c"]
+    assert dict(zip([asked[0] for asked in model.asked], [t[:7] for t in model.threads], strict=True)) == {
+        b"a": "MainThr",
+        b"c": "MainThr",
+        b"b": "predict",
+    }
+
+
+def test_a_large_body_is_not_read_in_the_event_loop(run: Run) -> None:
+    model = Model()
+    large = b"x" * (QUICK_BYTES + 1)
+    assert [a.body for a in run(model, quick(model), [large, b"a"])] == [large, b"a"]
+    assert sorted(model.threads) == ["MainThread", "predict_0"]
+
+
+def test_what_comes_while_a_slow_model_predicts_is_predicted_together_next(run: Run) -> None:
+    model = Model(pause=0.05)
+    bodies = [str(number).encode() for number in range(20)]
+    assert [a.body for a in run(model, slow(model, batches=True), bodies)] == bodies
+    assert len(model.asked) <= 2
+    assert set(model.threads) == {"predict_0"}
+
+
+def test_more_than_can_wait_is_refused_at_once_and_the_rest_answered(run: Run) -> None:
+    model = Model(pause=0.001)
+    bodies = [str(number).encode() for number in range(QUEUE_MIN * 2)]
+    answers = run(model, slow(model, batches=False, cost=Cost(1, 1)), bodies)
+    refused = [answer for answer in answers if answer.status == 503]
+    assert QUEUE_MIN - 2 <= len(refused) <= QUEUE_MIN
+    assert all(answer.headers == {b"retry-after": b"1"} for answer in refused)
+    assert [a.body for a in answers if a.status == 200] == bodies[: len(bodies) - len(refused)]
+
+
+def test_a_fast_model_may_have_more_waiting(run: Run) -> None:
+    model = Model()
+    bodies = [b"x"] * (QUEUE_MIN * 4)
+    assert all(a.status == 200 for a in run(model, slow(model, batches=False, cost=Cost(1e-4, 1e-4)), bodies))
