@@ -132,7 +132,7 @@ def _trouble(client: "Client", model: str, found: "list[Pod]") -> Trouble:
 _RANK: Final = {
     name: rank
     for rank, name in enumerate(
-        ["OOMKilled", "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContainerConfigError", "Crashed",
+        ["OOMKilled", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError", "Crashed",
          "CrashLoopBackOff", "FailedScheduling", "Unhealthy"]
     )
 }  # fmt: skip
@@ -165,7 +165,9 @@ def _container_reasons(container: "ContainerStatus") -> Iterator[tuple[str, str]
             name = ended.reason if ended.reason == "OOMKilled" else "Crashed"
             yield name, f"the container ended with exit code {ended.exitCode}"
         elif state.waiting is not None and state.waiting.reason not in ("ContainerCreating", "PodInitializing"):
-            yield state.waiting.reason or "Waiting", state.waiting.message or ""
+            # The kubelet pulls and waits in turn: which of the two it does at a moment says nothing.
+            name = "ImagePullBackOff" if state.waiting.reason == "ErrImagePull" else state.waiting.reason
+            yield name or "Waiting", state.waiting.message or ""
         elif state.running is not None and not container.ready:
             yield "Unhealthy", "the container runs and does not pass its probes"
 

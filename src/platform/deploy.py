@@ -112,6 +112,7 @@ def deploy(tools: Tools, request: DeployRequest, on_progress: OnProgress) -> Dep
 
         with compiling.compiler(environment, folder, entry.token, environment_vars, settings) as compile_model:
             _stage(on_progress, "training", f"Running {request.script_name} on Python {lock.python}")
+            runs.ensure_experiment(tools.tracking, request.experiment_name)
             trained = _train(tools, request, entry, project, environment, environment_vars, on_progress)
 
             _stage(on_progress, "registration", f"Registering {model}")

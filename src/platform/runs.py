@@ -92,11 +92,16 @@ def ensure_run(tracking: Tracking, found: Traces, token: str, experiment_name: s
     """The id of the run that stands for the deploy: the script's last one, or a new one that is left RUNNING."""
     if found.runs:
         return str(found.runs[-1].info.run_id)
-    client = connect(tracking.uri)
-    experiment = client.get_experiment_by_name(experiment_name)
-    experiment_id = _create_experiment(tracking, experiment_name) if experiment is None else experiment.experiment_id
+    experiment_id = ensure_experiment(tracking, experiment_name)
     tags = {naming.TAG_DEPLOYMENT: token}
-    return str(client.create_run(experiment_id, tags=tags, run_name=run_name).info.run_id)
+    return str(connect(tracking.uri).create_run(experiment_id, tags=tags, run_name=run_name).info.run_id)
+
+
+@reaches_mlflow
+def ensure_experiment(tracking: Tracking, name: str) -> str:
+    """The id of the experiment, which is made where there is none: scripts that begin together would do so at once."""
+    experiment = connect(tracking.uri).get_experiment_by_name(name)
+    return _create_experiment(tracking, name) if experiment is None else str(experiment.experiment_id)
 
 
 @reaches_mlflow

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -179,7 +180,8 @@ def test_ten_models_deployed_at_once_all_succeed(live: Live) -> None:
 
     models = [f"crowd-{number}" for number in range(10)]
     with ThreadPoolExecutor(10) as pool:
-        answers = list(pool.map(lambda model: live.deploy(EXAMPLE.read_text(), model), models))
+        deploy = partial(live.deploy, EXAMPLE.read_text(), experiment_name="a new one for all of them")
+        answers = list(pool.map(deploy, models))
     assert len({answer["inference_url"] for answer in answers}) == 10
     for answer in answers:
         assert predict(answer["inference_url"], ROW)

@@ -47,6 +47,7 @@ RUNNING = ContainerState(running=ContainerStateRunning())
     ("found", "reason"),
     [
         (pod(ContainerState(waiting=ContainerStateWaiting(reason="ImagePullBackOff"))), "ImagePullBackOff"),
+        (pod(ContainerState(waiting=ContainerStateWaiting(reason="ErrImagePull"))), "ImagePullBackOff"),
         (pod(BACKING_OFF, ContainerState(terminated=ContainerStateTerminated(137, reason="OOMKilled"))), "OOMKilled"),
         (pod(BACKING_OFF, ContainerState(terminated=ContainerStateTerminated(1, reason="Error"))), "Crashed"),
         (pod(RUNNING), "Unhealthy"),

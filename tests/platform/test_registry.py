@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -440,6 +441,12 @@ def test_the_runs_of_a_failed_script_are_failed_where_they_failed(tracking: Trac
     assert status_of(tracking, good.info.run_id) == "FINISHED"
     failed = client.get_run(last.info.run_id).info
     assert (failed.status, failed.end_time) == ("FAILED", ended)
+
+
+def test_an_experiment_that_several_ask_for_at_once_is_made_once(tracking: Tracking, name: str) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: runs.ensure_experiment(tracking, f"shared by {name}"), range(8)))
+    assert len(set(found)) == 1
 
 
 def test_a_script_that_reached_no_run_gets_one_for_its_log(tracking: Tracking, token: str, name: str) -> None:
