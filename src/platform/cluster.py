@@ -166,8 +166,8 @@ def _container_reasons(container: "ContainerStatus") -> Iterator[tuple[str, str]
             yield name, f"the container ended with exit code {ended.exitCode}"
         elif state.waiting is not None and state.waiting.reason not in ("ContainerCreating", "PodInitializing"):
             # The kubelet pulls and waits in turn: which of the two it does at a moment says nothing.
-            name = "ImagePullBackOff" if state.waiting.reason == "ErrImagePull" else state.waiting.reason
-            yield name or "Waiting", state.waiting.message or ""
+            waiting = state.waiting.reason or "Waiting"
+            yield "ImagePullBackOff" if waiting == "ErrImagePull" else waiting, state.waiting.message or ""
         elif state.running is not None and not container.ready:
             yield "Unhealthy", "the container runs and does not pass its probes"
 

@@ -297,9 +297,13 @@ def _infrastructure_error(failure: ApplyFailed | InfrastructureFailed) -> Infras
 
 
 def _is_alive(pid: int, since: str) -> bool:
-    """Whether process `pid` runs and ran already at the time `since` (ISO 8601): a number may have been given anew."""
+    """Whether process `pid` is a Pulumi that ran already at the time `since` (ISO 8601).
+
+    A number may have been given anew. The time alone does not tell: Linux counts it from a boot time in whole seconds.
+    """
     try:
-        return bool(psutil.Process(pid).create_time() <= datetime.fromisoformat(since).timestamp())
+        process = psutil.Process(pid)
+        return "pulumi" in process.name() and process.create_time() <= datetime.fromisoformat(since).timestamp()
     except psutil.NoSuchProcess:
         return False
 

@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Final
 
-from . import children, mlflow_files
+from . import children, imports, mlflow_files
 from .ports import HOST
 
 BACKUPS_KEPT: Final = 3
@@ -58,9 +58,10 @@ def main() -> None:
 
 
 def _serve(listener: socket.socket) -> None:
-    import uvicorn
-    from mlflow.server import handlers
-    from mlflow.server.fastapi_app import app
+    with imports.uncollected():
+        import uvicorn
+        from mlflow.server import handlers
+        from mlflow.server.fastapi_app import app
 
     # Opened before the first request needs them; creates the tables of a new database.
     handlers._get_tracking_store()

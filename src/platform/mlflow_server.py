@@ -1,5 +1,6 @@
 """The MLflow that this Asgard uses: the embedded server's life, or the one that `MLFLOW_TRACKING_URI` names."""
 
+import functools
 import threading
 import time
 from collections.abc import Iterator
@@ -130,9 +131,15 @@ def answers(settings: Settings) -> bool:
     if port is None:
         return False
     try:
-        return httpx.get(f"http://{ports.HOST}:{port}/health", timeout=2, trust_env=False).is_success
+        return _local().get(f"http://{ports.HOST}:{port}/health").is_success
     except httpx.HTTPError:
         return False
+
+
+@functools.cache
+def _local() -> httpx.Client:
+    """Made once: to read the certificates, which nobody needs here, takes longer than to ask."""
+    return httpx.Client(timeout=2, trust_env=False)
 
 
 def check(settings: Settings) -> str | None:

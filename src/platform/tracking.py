@@ -8,11 +8,13 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from ..errors import AsgardError, TrackingUnavailable
+from . import imports
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -95,7 +97,14 @@ def without_credentials(uri: str) -> str:
 def _import() -> None:
     for name, value in _CLIENT_DEFAULTS.items():
         os.environ.setdefault(name, value)
-    import mlflow  # noqa: F401
+    with imports.uncollected():
+        from mlflow.utils import plugins
+    plugins.get_entry_points = _entry_points
+
+
+def _entry_points(group: str) -> list[EntryPoint]:
+    """MLflow's plugins but Feast's, which imports all of Feast, for seconds, to add a Kubernetes token to requests."""
+    return [found for found in entry_points(group=group) if not found.value.startswith("feast.")]
 
 
 def _is_mlflows(error: Exception) -> bool:

@@ -13,12 +13,18 @@ from .model import HarnessError
 from .workloads import address_of, answer, eventually, is_rolled_out, marks_of, put_workload, traces_of
 
 
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a short name: a socket's path ends at 104 characters."""
+    return tmp_path_factory.mktemp("c")
+
+
 def test_a_cluster_ends_with_the_process_it_is_for_and_leaves_nothing(
-    prepared: Prepared, tmp_path: Path, test_cache: Path
+    prepared: Prepared, folder: Path, test_cache: Path
 ) -> None:
     owner = subprocess.Popen(["sleep", "3600"])
     try:
-        second = harness.start(tmp_path / "c", test_cache, for_process=owner.pid, on_log=print)
+        second = harness.start(folder, test_cache, for_process=owner.pid, on_log=print)
         with second.client("default") as client:
             put_workload(second, client)
             eventually(lambda: is_rolled_out(client))
@@ -27,11 +33,11 @@ def test_a_cluster_ends_with_the_process_it_is_for_and_leaves_nothing(
     finally:
         owner.kill()
         owner.wait()
-    eventually(lambda: not traces_of(tmp_path / "c"))
+    eventually(lambda: not traces_of(folder))
 
 
-def test_what_a_killed_harness_leaves_is_taken_away(prepared: Prepared, tmp_path: Path, test_cache: Path) -> None:
-    left = harness.start(tmp_path / "c", test_cache, for_process=os.getpid(), on_log=print)
+def test_what_a_killed_harness_leaves_is_taken_away(prepared: Prepared, folder: Path, test_cache: Path) -> None:
+    left = harness.start(folder, test_cache, for_process=os.getpid(), on_log=print)
     with left.client("default") as client:
         put_workload(left, client)
         eventually(lambda: is_rolled_out(client))
