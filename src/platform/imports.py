@@ -30,4 +30,4 @@ def leave_types_unchecked() -> None:
     def typechecked(target: Any = None, **_: Any) -> Any:
         return (lambda found: found) if target is None else target
 
-    typeguard.typechecked = typechecked  # type: ignore[assignment]
+    typeguard.typechecked = typechecked
