@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -26,4 +27,7 @@ def leave_types_unchecked() -> None:
     """
     import typeguard
 
-    typeguard.typechecked = lambda target=None, **_: (lambda found: found) if target is None else target
+    def typechecked(target: Any = None, **_: Any) -> Any:
+        return (lambda found: found) if target is None else target
+
+    typeguard.typechecked = typechecked
