@@ -31,7 +31,6 @@ from . import (
     artifacts,
     bundle,
     cluster,
-    compiling,
     environments,
     journal,
     mlflow_server,
@@ -46,6 +45,7 @@ from . import (
     training,
 )
 from .admission import Admission
+from .compiling import Compiler
 from .engine import Engine
 from .journal import Journal
 from .locks import model_lock
@@ -110,20 +110,22 @@ def deploy(tools: Tools, request: DeployRequest, on_progress: OnProgress) -> Dep
             model_images.check(settings, lock, lines)
         environment = environments.ensure(lock, settings, lines)
 
-        with compiling.compiler(environment, folder, entry.token, environment_vars, settings) as compile_model:
-            _stage(on_progress, "training", f"Running {request.script_name} on Python {lock.python}")
-            runs.ensure_experiment(tools.tracking, request.experiment_name)
-            trained = _train(tools, request, entry, project, environment, environment_vars, on_progress)
+        _stage(on_progress, "training", f"Running {request.script_name} on Python {lock.python}")
+        runs.ensure_experiment(tools.tracking, request.experiment_name)
+        trained = _train(tools, request, entry, project, environment, environment_vars, on_progress)
 
-            _stage(on_progress, "registration", f"Registering {model}")
-            version = registry.register(tools.tracking, model, trained, request.tags or {})
-            entry = journal.update(settings.data_dir, entry, version=version)
-            identifier = naming.deployment_id(model, version, trained.run_id)
-            runs.log(tools.tracking, trained.run_id, {}, {naming.TAG_DEPLOYMENT_ID: identifier})
+        _stage(on_progress, "registration", f"Registering {model}")
+        version = registry.register(tools.tracking, model, trained, request.tags or {})
+        entry = journal.update(settings.data_dir, entry, version=version)
+        identifier = naming.deployment_id(model, version, trained.run_id)
+        runs.log(tools.tracking, trained.run_id, {}, {naming.TAG_DEPLOYMENT_ID: identifier})
 
-            _stage(on_progress, "bundle", f"Bundling version {version}")
-            on_log = _lines(on_progress, "bundle")
-            release = _bundle(tools, folder, lock, model, version, trained, target, compile_model, on_log)
+        _stage(on_progress, "bundle", f"Bundling version {version}")
+        compiler = Compiler(
+            environment, folder / "compiler" / "project", entry.token, environment_vars, settings, tools.templates
+        )
+        on_log = _lines(on_progress, "bundle")
+        release = _bundle(tools, folder, lock, model, version, trained, target, compiler, on_log)
 
         _stage(on_progress, "infrastructure", f"Bringing up the stack {model}")
         spec = _spec(settings, model, target, release, former, request.deployment_config)
@@ -309,7 +311,7 @@ def _bundle(
     version: int,
     trained: Trained,
     target: Target,
-    compile_model: compiling.Compile,
+    compiler: Compiler,
     on_log: Callable[[str], None],
 ) -> Release:
     """Assemble the bundle and keep it in MLflow; then make of it what the target runs: an image, or a local copy."""
@@ -324,7 +326,7 @@ def _bundle(
         run_id=trained.run_id,
         python=lock.python,
         image=model_images.foundation(tools.settings, lock, on_log) if target == "kubernetes" else None,
-        compile_model=partial(compile_model, on_log=on_log),
+        compile_model=partial(compiler.add_to, on_log=on_log),
     )
     uri = artifacts.upload_bundle(tools.tracking, trained.run_id, staged)
     if target == "kubernetes":

@@ -1,13 +1,10 @@
-"""`python -m asgard_server.compiling`: adds to a bundle the compiled form of its model, if one answers as it does.
+"""Adds to a bundle the compiled form of its model, if one answers as the model does.
 
-Runs in the model's own environment, as it unpickles what was posted. It imports what it needs, then reads the folder of
-the bundle from its standard input, so that it can be started before there is one. See `loading` for what it writes.
+Runs in the model's own environment, as it unpickles what was posted. See `loading` for what it writes.
 """
 
-import importlib.util
 import json
 import logging
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,7 @@ import mlflow.pyfunc
 import numpy as np
 from mlflow.pyfunc import PyFuncModel
 
-from . import COMPILED, compiled, forms, inputs, model, outputs, verification
+from . import COMPILED, COMPILED_FLAVORS, compiled, forms, inputs, model, outputs, verification
 from .export import Export, NotExportable, export
 from .health import check
 from .loaded import Predict
@@ -27,23 +24,6 @@ from .verification import Different
 log = logging.getLogger(__name__)
 
 _FLAVORS = ("sklearn", "xgboost")
-_BATCHING = (*_FLAVORS, "lightgbm", "catboost")
-_EARLY = ("sklearn", "xgboost", "lightgbm")
-
-
-def main() -> int:
-    """The exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    for name in _EARLY:
-        for module in model.MODULES[name] if importlib.util.find_spec(name) else ():
-            if importlib.util.find_spec(module.partition(".")[0]):
-                importlib.import_module(module)
-    if importlib.util.find_spec("onnxruntime"):
-        importlib.import_module("onnxruntime")
-    line = sys.stdin.readline().rstrip("\n")
-    if line:
-        write(Path(line))
-    return 0
 
 
 def write(bundle: Path) -> Mapping[str, Any]:
@@ -98,7 +78,7 @@ def _compile(bundle: Path, folder: Path) -> dict[str, Any]:
         reason = f"It cannot be compiled: {type(error).__name__}."
     rows = reader.read(_data(verification.rows(width, {}, whole=whole)[:64], whole))
     batches = (
-        flavor(loaded.metadata) in _BATCHING
+        flavor(loaded.metadata) in COMPILED_FLAVORS
         and isinstance(rows, np.ndarray)
         and verification.together_as_alone(original, rows)
     )
@@ -197,7 +177,3 @@ def _data(rows: np.ndarray, whole: np.ndarray) -> list[list[Any]]:
         ]
         for row in rows.tolist()
     ]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

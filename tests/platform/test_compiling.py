@@ -1,7 +1,6 @@
 """The process that compiles a deploy's model: what it leaves in the bundle, and that nothing of it stays."""
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from asgard import naming
 from asgard.platform import compiling
+from asgard.platform.compiling import Compiler
 from asgard.platform.environments import Environment
 from asgard.serving import COMPILED
 from asgard.settings import Settings
@@ -22,14 +22,20 @@ HERE = Environment(Path(sys.prefix), Path(sys.executable))
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     models.SAVE["specification"](tmp_path / "saved")
-    return models.make_bundle(tmp_path / "saved", tmp_path / "bundle")
+    folder = models.make_bundle(tmp_path / "saved", tmp_path / "bundle")
+    (folder / "environment").mkdir()
+    for name in ("pyproject.toml", "uv.lock"):
+        (folder / "environment" / name).write_text('[project]\nname = "p"\ndependencies = ["scikit-learn"]\n')
+    return folder
 
 
-def compiled(bundle: Path, folder: Path, settings: Settings, **variables: str) -> tuple[dict[str, object], list[str]]:
+def compiled(bundle: Path, settings: Settings | None = None, **variables: str) -> tuple[dict[str, object], list[str]]:
     """What stands in about.json, and what was logged."""
     logged: list[str] = []
-    with compiling.compiler(HERE, folder, "a-token", variables, settings) as compile_model:
-        compile_model(bundle, on_log=logged.append)
+    folder = bundle.parent / "compiler" / "project"
+    compiler = Compiler(HERE, folder, "a-token", variables, settings or Settings(), None)
+    compiler.add_to(bundle, logged.append)
+    assert not marked()
     return json.loads((bundle / COMPILED / "about.json").read_text()), logged
 
 
@@ -44,34 +50,52 @@ def marked() -> list[psutil.Process]:
     return found
 
 
-def test_a_bundle_gets_the_compiled_form_of_its_model(bundle: Path, tmp_path: Path) -> None:
-    about, logged = compiled(bundle, tmp_path / "deploy", Settings())
+def broken(folder: Path, line: str) -> dict[str, str]:
+    """Variables with which the process runs this line where it imports ONNX Runtime."""
+    folder.mkdir()
+    (folder / "onnxruntime.py").write_text(line)
+    return {"PYTHONPATH": str(folder)}
+
+
+def test_a_bundle_gets_the_compiled_form_of_its_model(bundle: Path) -> None:
+    about, logged = compiled(bundle)
     assert about["form"] == "onnxruntime"
     assert logged == ["Compiled for onnxruntime"]
-    assert not marked()
 
 
-def test_a_setting_turns_it_off(bundle: Path, tmp_path: Path) -> None:
-    with compiling.compiler(HERE, tmp_path / "deploy", "a-token", {}, Settings(compile_models=False)) as compile_model:
-        compile_model(bundle, on_log=print)
-        assert not marked()
+def test_a_setting_turns_it_off(bundle: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        compiled(bundle, Settings(compile_models=False))
     assert not (bundle / COMPILED).exists()
 
 
 def test_a_process_that_ends_early_leaves_the_model_as_it_is(bundle: Path, tmp_path: Path) -> None:
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "onnxruntime.py").write_text("import os; print('the end', flush=True); os._exit(3)")
-    about, logged = compiled(bundle, tmp_path / "deploy", Settings(), PYTHONPATH=str(tmp_path / "broken"))
-    assert about == {"reason": "The process that compiles ended early."}
+    about, logged = compiled(bundle, **broken(tmp_path / "b", "import os; print('the end', flush=True); os._exit(3)"))
+    assert about == {"reason": "Compiling it failed: compile_model.py exited with code 3: the end"}
     assert "the end" in logged
 
 
-def test_its_process_goes_when_it_is_not_needed_after_all_and_sees_nothing_of_the_platform(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_process_that_hangs_leaves_the_model_as_it_is(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "TIMEOUT_SECONDS", 8.0)
+    about, _ = compiled(bundle, **broken(tmp_path / "b", "import time; time.sleep(600)"))
+    assert about == {"reason": "Compiling it took longer than 8 s."}
+
+
+def test_the_process_sees_nothing_of_the_platform(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ASGARD_API_TOKEN", "secret")
-    with compiling.compiler(HERE, tmp_path / "deploy", "a-token", {"MINE": "1"}, Settings()):
-        (process,) = marked()
-        seen = process.environ()
-        assert (seen["MINE"], "ASGARD_API_TOKEN" in seen, seen["HOME"] == os.environ.get("HOME")) == ("1", False, False)
-    assert not marked()
+    _, logged = compiled(
+        bundle, MINE="1", **broken(tmp_path / "b", "import os; print(sorted(os.environ)); os._exit(3)")
+    )
+    assert "'MINE'" in logged[0]
+    assert "ASGARD_API_TOKEN" not in logged[0]
+
+
+def test_a_model_of_another_flavour_costs_no_process(bundle: Path) -> None:
+    (bundle / "model" / "MLmodel").write_text("flavors:\n  python_function: {}\n  spacy: {}\n")
+    about, _ = compiled(bundle)
+    assert about == {"reason": "There is no compiled form of models of the flavour spacy."}
+    assert not (bundle.parent / "compiler").exists()
