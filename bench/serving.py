@@ -71,9 +71,9 @@ ECHO = """
 import socket
 from asgard_server.asgi import Application
 from asgard_server.handlers import Asking, Operation
-from asgard_server.problems import Answer
+from asgard_server.messages import Answer
 from asgard_server.worker import DrainingServer
-asking = Asking(Answer, None)
+asking = Asking(lambda request: Answer(request.body), None)
 listener = socket.create_server(("127.0.0.1", {port}))
 application = Application({{"/predict": Operation("POST", model=asking, quick=asking)}})
 DrainingServer(application, lambda event: None).run(sockets=[listener])

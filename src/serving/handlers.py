@@ -1,4 +1,4 @@
-"""What the server answers, whatever protocol carries it: plain functions from bytes to answers."""
+"""What the server answers, whatever protocol carries it: plain functions from requests to answers."""
 
 import logging
 import os
@@ -10,19 +10,18 @@ import numpy as np
 import orjson
 
 from .loaded import Cost, LoadedModel, NotQuick, Predict
-from .problems import Answer, InvalidInput, NotSerializable, problem
+from .messages import Answer, Request
+from .problems import InvalidInput, NotSerializable, problem
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[bytes], Answer]
-
-
-Many = Callable[[Sequence[bytes]], list[Answer]]
+Handler = Callable[[Request], Answer]
+Many = Callable[[Sequence[Request]], list[Answer]]
 
 
 @dataclass(frozen=True)
 class Asking:
-    """How a model is asked. `many`: several bodies together, for less than one after the other; None: it cannot."""
+    """How a model is asked. `many`: several requests together, for less than one after the other; None: it cannot."""
 
     one: Handler
     many: Many | None
@@ -58,10 +57,15 @@ def operations(model: LoadedModel) -> Mapping[str, Operation]:
     }
 
 
+def not_found(path: str) -> Answer:  # noqa: ARG001 - protocols have their own
+    """The answer where there is no operation."""
+    return problem(404, "not_found", "There are POST /predict, GET /health and GET /metadata.")
+
+
 def _asking(model: LoadedModel, run: Predict) -> Asking:
     return Asking(
-        lambda body: predict(model, body, run),
-        (lambda bodies: predict_many(model, bodies, run)) if model.batches else None,
+        lambda request: predict(model, request.body, run),
+        (lambda requests: predict_many(model, [request.body for request in requests], run)) if model.batches else None,
     )
 
 

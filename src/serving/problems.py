@@ -1,23 +1,11 @@
 """Answers that are not predictions, as problem details (RFC 9457)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from http import HTTPStatus
 
 import orjson
 
-JSON = b"application/json"
-PROBLEM_JSON = b"application/problem+json"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One answer, whatever protocol carries it. `headers`: besides content type and length; names in lower case."""
-
-    body: bytes
-    status: int = 200
-    content_type: bytes = JSON
-    headers: Mapping[bytes, bytes] = field(default_factory=dict)
+from .messages import PROBLEM_JSON, Answer
 
 
 class InvalidInput(ValueError):

@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from .handlers import Asking, Operation
 from .loaded import NotQuick
-from .problems import Answer, problem
+from .messages import Answer, Request
+from .problems import problem
 
 QUICK_BYTES = 16 * 1024
 """Size of a body from which on it is not read in the event loop, where others would wait for it."""
@@ -37,7 +38,7 @@ _FULL = problem(
     headers={b"retry-after": str(math.ceil(QUEUE_SECONDS)).encode()},
 )
 
-_Waiting = tuple[bytes, "asyncio.Future[Answer]"]
+_Waiting = tuple[Request, "asyncio.Future[Answer]"]
 
 
 class Queue:
@@ -56,26 +57,26 @@ class Queue:
         each = None if cost is None else (cost.each if operation.model.many else cost.one)
         self._limit = QUEUE_MIN if not each else max(QUEUE_MIN, int(QUEUE_SECONDS / each))
 
-    async def answer(self, body: bytes) -> Answer:
+    async def answer(self, request: Request) -> Answer:
         """The operation's answer, or 503 where too many wait."""
         quick = self._quick
-        if quick is None or len(body) > QUICK_BYTES:
-            return await self._beside(body)
+        if quick is None or len(request.body) > QUICK_BYTES:
+            return await self._beside(request)
         try:
             if quick.many is None:
-                return quick.one(body)
-            return await self._with_others(body)
+                return quick.one(request)
+            return await self._with_others(request)
         except NotQuick:
-            return await self._beside(body)
+            return await self._beside(request)
 
-    async def _with_others(self, body: bytes) -> Answer:
+    async def _with_others(self, request: Request) -> Answer:
         if len(self._arrived) >= self._limit:
             return _FULL
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         if not self._arrived:
             loop.call_soon(self._answer_arrived)
-        self._arrived.append((body, future))
+        self._arrived.append((request, future))
         return await future
 
     def _answer_arrived(self) -> None:
@@ -85,21 +86,21 @@ class Queue:
         batch, self._arrived = self._arrived[:BATCH], self._arrived[BATCH:]
         if self._arrived:  # others than these get their turn in between
             asyncio.get_running_loop().call_soon(self._answer_arrived)
-        answers = _together(quick, [body for body, _ in batch])
-        for position, (body, future) in enumerate(batch):
+        answers = _together(quick, [request for request, _ in batch])
+        for position, (request, future) in enumerate(batch):
             if future.done():  # cancelled: the client is gone
                 continue
             try:
-                future.set_result(quick.one(body) if answers is None else answers[position])
+                future.set_result(quick.one(request) if answers is None else answers[position])
             except Exception as error:
                 future.set_exception(error)
 
-    async def _beside(self, body: bytes) -> Answer:
-        if len(self._waiting) >= self._limit or (self._waiting and self._bytes + len(body) > QUEUE_BYTES):
+    async def _beside(self, request: Request) -> Answer:
+        if len(self._waiting) >= self._limit or (self._waiting and self._bytes + len(request.body) > QUEUE_BYTES):
             return _FULL
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((body, future))
-        self._bytes += len(body)
+        self._waiting.append((request, future))
+        self._bytes += len(request.body)
         if self._running is None:
             self._running = asyncio.ensure_future(self._run())
         return await future
@@ -108,9 +109,9 @@ class Queue:
         loop = asyncio.get_running_loop()
         while self._waiting:
             batch = self._next()
-            answers = await loop.run_in_executor(self._thread, _ask, self._model, [body for body, _ in batch])
-            for (body, future), answer in zip(batch, answers, strict=True):
-                self._bytes -= len(body)
+            answers = await loop.run_in_executor(self._thread, _ask, self._model, [request for request, _ in batch])
+            for (request, future), answer in zip(batch, answers, strict=True):
+                self._bytes -= len(request.body)
                 if not future.done():
                     future.set_result(answer)
         self._running = None
@@ -118,20 +119,20 @@ class Queue:
     def _next(self) -> list[_Waiting]:
         """What is asked next: several small ones where the model takes them together, else one."""
         batch = [self._waiting.popleft()]
-        if self._model.many is not None and len(batch[0][0]) <= QUICK_BYTES:
-            while self._waiting and len(batch) < BATCH and len(self._waiting[0][0]) <= QUICK_BYTES:
+        if self._model.many is not None and len(batch[0][0].body) <= QUICK_BYTES:
+            while self._waiting and len(batch) < BATCH and len(self._waiting[0][0].body) <= QUICK_BYTES:
                 batch.append(self._waiting.popleft())
         return batch
 
 
-def _ask(model: Asking, bodies: Sequence[bytes]) -> list[Answer]:
-    return _together(model, bodies) or [model.one(body) for body in bodies]
+def _ask(model: Asking, requests: Sequence[Request]) -> list[Answer]:
+    return _together(model, requests) or [model.one(request) for request in requests]
 
 
-def _together(model: Asking, bodies: Sequence[bytes]) -> list[Answer] | None:
-    if len(bodies) == 1 or model.many is None:
+def _together(model: Asking, requests: Sequence[Request]) -> list[Answer] | None:
+    if len(requests) == 1 or model.many is None:
         return None
     try:
-        return model.many(bodies)
+        return model.many(requests)
     except NotQuick:  # one of them is not; which, is seen when each is asked alone
         return None

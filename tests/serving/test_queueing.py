@@ -11,7 +11,7 @@ import pytest
 
 from asgard.serving.handlers import Asking, Operation
 from asgard.serving.loaded import Cost, NotQuick
-from asgard.serving.problems import Answer
+from asgard.serving.messages import Answer, Request
 from asgard.serving.queueing import QUEUE_MIN, QUICK_BYTES, Queue
 
 T = TypeVar("T")
@@ -26,24 +26,25 @@ class Model:
         self._pause = pause
         self._refuses = refuses
 
-    def one(self, body: bytes) -> Answer:
-        return self.many([body])[0]
+    def one(self, request: Request) -> Answer:
+        return self.many([request])[0]
 
-    def many(self, bodies: Sequence[bytes]) -> list[Answer]:
+    def many(self, requests: Sequence[Request]) -> list[Answer]:
+        bodies = [request.body for request in requests]
         time.sleep(self._pause)
-        self.asked.append(list(bodies))
+        self.asked.append(bodies)
         self.threads.append(threading.current_thread().name)
         return [Answer(body) for body in bodies]
 
-    def quick_one(self, body: bytes) -> Answer:
-        if body == self._refuses:
+    def quick_one(self, request: Request) -> Answer:
+        if request.body == self._refuses:
             raise NotQuick
-        return self.one(body)
+        return self.one(request)
 
-    def quick_many(self, bodies: Sequence[bytes]) -> list[Answer]:
-        if self._refuses in bodies:
+    def quick_many(self, requests: Sequence[Request]) -> list[Answer]:
+        if self._refuses in [request.body for request in requests]:
             raise NotQuick
-        return self.many(bodies)
+        return self.many(requests)
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def run() -> Callable[[Model, Operation, list[bytes]], list[Answer]]:
     def ask(model: Model, operation: Operation, bodies: list[bytes]) -> list[Answer]:
         async def together() -> list[Answer]:
             queue = Queue(operation, thread)
-            waiting: list[Awaitable[Answer]] = [queue.answer(body) for body in bodies]
+            waiting: list[Awaitable[Answer]] = [queue.answer(Request(body)) for body in bodies]
             return list(await asyncio.gather(*waiting))
 
         with ThreadPoolExecutor(1, thread_name_prefix="predict") as thread:

@@ -1,0 +1,108 @@
+"""What HTTP asks of the server, whatever the model: bodies that are compressed, ids of requests, refusals."""
+
+import asyncio
+import gzip
+import json
+import zlib
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from asgard.serving.asgi import BODY_LIMIT, Application
+from asgard.serving.handlers import Asking, Operation
+from asgard.serving.messages import Answer, Request
+
+Send = Callable[..., httpx.Response]
+
+
+def echo(request: Request) -> Answer:
+    return Answer(request.body)
+
+
+@pytest.fixture
+def send() -> Send:
+    """One request to a server whose model answers with what it was sent."""
+    application = Application(
+        {
+            "/predict": Operation("POST", model=Asking(echo, None)),
+            "/health": Operation("GET", lambda _: Answer(b"{}")),
+        }
+    )
+
+    def once(method: str, path: str, content: bytes = b"", **headers: str) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(application)  # type: ignore[arg-type]
+            async with httpx.AsyncClient(transport=transport, base_url="http://model") as client:
+                named = {name.replace("_", "-"): value for name, value in headers.items()}
+                return await client.request(method, path, content=content, headers=named)
+
+        return asyncio.run(ask())
+
+    return once
+
+
+BODY = json.dumps({"data": [[1.0] * 5] * 40}).encode()
+
+
+def raw_deflate(body: bytes) -> bytes:
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return deflater.compress(body) + deflater.flush()
+
+
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        ("gzip", gzip.compress(BODY)),
+        ("GZIP", gzip.compress(BODY)),
+        ("deflate", zlib.compress(BODY)),
+        ("deflate", raw_deflate(BODY)),
+        ("identity", BODY),
+    ],
+)
+def test_a_compressed_body_is_read(send: Send, coding: str, body: bytes) -> None:
+    assert send("POST", "/predict", body, content_encoding=coding).content == BODY
+
+
+@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(BODY)[:-9], b""])
+def test_a_body_that_is_not_what_it_says_is_400(send: Send, body: bytes) -> None:
+    answer = send("POST", "/predict", body, content_encoding="gzip")
+    assert (answer.status_code, answer.json()["code"]) == (400, "not_compressed")
+
+
+def test_another_compression_is_415_and_the_answer_says_which_there_are(send: Send) -> None:
+    answer = send("POST", "/predict", BODY, content_encoding="br")
+    assert (answer.status_code, answer.json()["code"]) == (415, "unknown_content_encoding")
+    assert answer.headers["accept-encoding"] == "gzip, deflate"
+
+
+@pytest.mark.parametrize("size", [BODY_LIMIT + 1, 20 * BODY_LIMIT])
+def test_a_small_body_that_unpacks_to_a_large_one_is_413(send: Send, size: int) -> None:
+    deflater = zlib.compressobj(wbits=31)
+    packed = b"".join(deflater.compress(bytes(1024**2)) for _ in range(size // 1024**2)) + deflater.compress(b"x")
+    answer = send("POST", "/predict", packed + deflater.flush(), content_encoding="gzip")
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+def test_the_clients_id_of_a_request_comes_back_and_others_get_one(send: Send) -> None:
+    assert send("POST", "/predict", BODY, x_request_id="mine-1").headers["x-request-id"] == "mine-1"
+    made = {send("GET", "/health").headers["x-request-id"] for _ in range(3)}
+    assert len(made) == 3
+
+
+@pytest.mark.parametrize("odd", ["a b", "x" * 129, ""])
+def test_an_id_that_does_not_belong_in_a_log_is_replaced(send: Send, odd: str) -> None:
+    assert send("POST", "/predict", BODY, x_request_id=odd).headers["x-request-id"] not in (odd, odd.strip())
+
+
+def test_the_trace_of_a_request_is_passed_on(send: Send) -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    assert send("POST", "/predict", BODY, traceparent=trace).headers["traceparent"] == trace
+    assert "traceparent" not in send("POST", "/predict", BODY).headers
+
+
+def test_what_there_is_not_is_404_and_another_method_405(send: Send) -> None:
+    assert send("GET", "/nothing").status_code == 404
+    answer = send("GET", "/predict")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert send("HEAD", "/health").status_code == 200
