@@ -72,10 +72,12 @@ import socket
 from asgard_server.asgi import Application
 from asgard_server.handlers import Asking, Operation
 from asgard_server.messages import Answer
+from asgard_server.metrics import Metrics, SharedNumbers
 from asgard_server.worker import DrainingServer
 asking = Asking(lambda request: Answer(request.body), None)
 listener = socket.create_server(("127.0.0.1", {port}))
-application = Application({{"/predict": Operation("POST", model=asking, quick=asking)}})
+operations = {{"/predict": Operation("POST", model=asking, quick=asking)}}
+application = Application(operations, Metrics(SharedNumbers(1), 0, operations, {{}}))
 DrainingServer(application, lambda event: None).run(sockets=[listener])
 """
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from .handlers import Operation, not_found
 from .messages import Answer, Request
+from .metrics import Metrics
 from .problems import problem
 from .queueing import Queue
 
@@ -47,21 +48,28 @@ class Application:
     What is not quick runs in one thread: one predict at a time, as a model need not be thread-safe.
     """
 
-    def __init__(self, operations: Mapping[str, Operation]) -> None:
+    def __init__(self, operations: Mapping[str, Operation], metrics: Metrics) -> None:
         self.closing = False
+        self._metrics = metrics
         self._operations = operations
         thread = ThreadPoolExecutor(1, thread_name_prefix="predict")
-        self._queues = {path: Queue(op, thread) for path, op in operations.items() if op.model is not None}
+        self._queues = {path: Queue(op, thread, metrics) for path, op in operations.items() if op.model is not None}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """ASGI 3 (https://asgi.readthedocs.io/en/latest/specs/www.html)."""
         if scope["type"] != "http":
             raise ValueError(f"{scope['type']} is not served")
+        began = self._metrics.began()
         asked = dict(scope["headers"])
         try:
             answer = await self._answer(scope, asked, receive)
         except _Gone:
+            self._metrics.gone()
             return
+        except BaseException:
+            self._metrics.ended(began, scope["path"], 500)
+            raise
+        self._metrics.ended(began, scope["path"], answer.status)
         headers = [
             (b"content-type", answer.content_type),
             (b"content-length", str(len(answer.body)).encode()),

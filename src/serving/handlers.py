@@ -11,9 +11,12 @@ import orjson
 
 from .loaded import Cost, LoadedModel, NotQuick, Predict
 from .messages import Answer, Request
+from .metrics import CONTENT_TYPE, Metrics
 from .problems import InvalidInput, NotSerializable, problem
 
 log = logging.getLogger(__name__)
+
+METRICS = "/metrics"
 
 Handler = Callable[[Request], Answer]
 Many = Callable[[Sequence[Request]], list[Answer]]
@@ -55,6 +58,11 @@ def operations(model: LoadedModel) -> Mapping[str, Operation]:
         "/health": Operation("GET", lambda _: health),
         "/metadata": Operation("GET", lambda _: metadata),
     }
+
+
+def metrics_operation(metrics: Metrics) -> Operation:
+    """What Prometheus asks."""
+    return Operation("GET", lambda _: Answer(metrics.text(), content_type=CONTENT_TYPE))
 
 
 def not_found(path: str) -> Answer:  # noqa: ARG001 - protocols have their own

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from .handlers import Asking, Operation
 from .loaded import NotQuick
 from .messages import Answer, Request
+from .metrics import Metrics
 from .problems import problem
 
 QUICK_BYTES = 16 * 1024
@@ -44,11 +45,12 @@ _Waiting = tuple[Request, "asyncio.Future[Answer]"]
 class Queue:
     """The requests of one operation. `thread`: where it runs what is not quick; one at a time."""
 
-    def __init__(self, operation: Operation, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, operation: Operation, thread: ThreadPoolExecutor, metrics: Metrics) -> None:
         assert operation.model is not None
         self._model = operation.model
         self._quick = operation.quick
         self._thread = thread
+        self._metrics = metrics
         self._arrived: list[_Waiting] = []
         self._waiting: deque[_Waiting] = deque()
         self._bytes = 0
@@ -86,6 +88,7 @@ class Queue:
         batch, self._arrived = self._arrived[:BATCH], self._arrived[BATCH:]
         if self._arrived:  # others than these get their turn in between
             asyncio.get_running_loop().call_soon(self._answer_arrived)
+        self._metrics.batch(len(batch))
         answers = _together(quick, [request for request, _ in batch])
         for position, (request, future) in enumerate(batch):
             if future.done():  # cancelled: the client is gone
@@ -101,6 +104,7 @@ class Queue:
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, future))
         self._bytes += len(request.body)
+        self._metrics.queued(1)
         if self._running is None:
             self._running = asyncio.ensure_future(self._run())
         return await future
@@ -109,6 +113,8 @@ class Queue:
         loop = asyncio.get_running_loop()
         while self._waiting:
             batch = self._next()
+            self._metrics.queued(-len(batch))
+            self._metrics.batch(len(batch))
             answers = await loop.run_in_executor(self._thread, _ask, self._model, [request for request, _ in batch])
             for (request, future), answer in zip(batch, answers, strict=True):
                 self._bytes -= len(request.body)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from . import worker
 from .loading import preload
+from .metrics import SharedNumbers
 
 
 def run(control: socket.socket, bundle: Path) -> None:
@@ -35,6 +36,7 @@ def run(control: socket.socket, bundle: Path) -> None:
         os.set_blocking(end, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    numbers = SharedNumbers()
     _tell(control, event="imported")
     with selectors.DefaultSelector() as selector:
         selector.register(control, selectors.EVENT_READ)
@@ -45,19 +47,21 @@ def run(control: socket.socket, bundle: Path) -> None:
                     message, descriptors, _flags, _address = socket.recv_fds(control, 1, 3)
                     if not message:
                         return
+                    row = numbers.take()
                     pid = os.fork()
                     if pid == 0:
                         selector.close()
-                        _become_worker(control, (woken, wake), descriptors, bundle)
+                        _become_worker(control, (woken, wake), descriptors, bundle, (numbers, row))
+                    numbers.assign(row, pid)
                     for descriptor in descriptors:
                         os.close(descriptor)
                     _tell(control, event="forked", pid=pid)
                 else:
                     os.read(woken, 4096)
-            _reap(control)
+            _reap(control, numbers)
 
 
-def _reap(control: socket.socket) -> None:
+def _reap(control: socket.socket, numbers: SharedNumbers) -> None:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -65,10 +69,17 @@ def _reap(control: socket.socket) -> None:
             return
         if pid == 0:
             return
+        numbers.free(pid)
         _tell(control, event="exited", pid=pid, code=os.waitstatus_to_exitcode(status))
 
 
-def _become_worker(control: socket.socket, wakeup: tuple[int, int], descriptors: list[int], bundle: Path) -> None:
+def _become_worker(
+    control: socket.socket,
+    wakeup: tuple[int, int],
+    descriptors: list[int],
+    bundle: Path,
+    counted: tuple[SharedNumbers, int],
+) -> None:
     """In the child; does not return."""
     code = 1
     try:
@@ -83,7 +94,7 @@ def _become_worker(control: socket.socket, wakeup: tuple[int, int], descriptors:
             os.close(descriptor)
         if "numpy" in sys.modules:
             sys.modules["numpy"].random.seed()  # or all workers would draw the same numbers
-        code = worker.run(socket.socket(fileno=listener), socket.socket(fileno=status), bundle)
+        code = worker.run(socket.socket(fileno=listener), socket.socket(fileno=status), bundle, *counted)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -15,8 +15,9 @@ from types import FrameType
 import uvicorn
 
 from .asgi import Application
-from .handlers import operations
+from .handlers import METRICS, metrics_operation, operations
 from .loading import load
+from .metrics import Metrics, SharedNumbers
 from .problems import HealthCheckFailed
 
 log = logging.getLogger(__name__)
@@ -31,12 +32,18 @@ KEEP_ALIVE_SECONDS = 75
 """Idle time after which a connection is closed; longer than what clients and proxies usually keep one for."""
 
 
-def run(listener: socket.socket, status: socket.socket, bundle: Path) -> int:
+def run(
+    listener: socket.socket,
+    status: socket.socket,
+    bundle: Path,
+    numbers: SharedNumbers | None = None,
+    row: int = 0,
+) -> int:
     """Serve until told to end; the exit code.
 
     Over `status` go JSON lines: {"event": "healthy", "health_check": ...}, {"event": "failed", "stage": "load" or
     "health", "error": ...}, {"event": "serving"}, {"event": "draining"}. Serving begins with the first byte received
-    from there; the end of that stream means that the parent is gone.
+    from there; the end of that stream means that the parent is gone. `numbers`, `row`: where it counts, with others.
     """
     for inherited in (listener, status):
         inherited.set_inheritable(False)
@@ -52,7 +59,9 @@ def run(listener: socket.socket, status: socket.socket, bundle: Path) -> int:
         return _failed(status, "load", f"The model cannot be loaded: {type(error).__name__}: {error}")
     _tell(status, event="healthy", health_check=model.info["health_check"])
     go.wait()
-    application = Application(operations(model))
+    answered = operations(model)
+    metrics = Metrics(numbers or SharedNumbers(1), row, [*answered, METRICS], model.info)
+    application = Application({**answered, METRICS: metrics_operation(metrics)}, metrics)
     server.value = DrainingServer(application, lambda event: _tell(status, event=event))
     server.value.run(sockets=[listener])
     return 0

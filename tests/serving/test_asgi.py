@@ -12,6 +12,7 @@ import pytest
 from asgard.serving.asgi import BODY_LIMIT, Application
 from asgard.serving.handlers import Asking, Operation
 from asgard.serving.messages import Answer, Request
+from asgard.serving.metrics import Metrics, SharedNumbers
 
 Send = Callable[..., httpx.Response]
 
@@ -23,12 +24,11 @@ def echo(request: Request) -> Answer:
 @pytest.fixture
 def send() -> Send:
     """One request to a server whose model answers with what it was sent."""
-    application = Application(
-        {
-            "/predict": Operation("POST", model=Asking(echo, None)),
-            "/health": Operation("GET", lambda _: Answer(b"{}")),
-        }
-    )
+    operations = {
+        "/predict": Operation("POST", model=Asking(echo, None)),
+        "/health": Operation("GET", lambda _: Answer(b"{}")),
+    }
+    application = Application(operations, Metrics(SharedNumbers(1), 0, operations, {}))
 
     def once(method: str, path: str, content: bytes = b"", **headers: str) -> httpx.Response:
         async def ask() -> httpx.Response:

@@ -12,6 +12,7 @@ import pytest
 from asgard.serving.handlers import Asking, Operation
 from asgard.serving.loaded import Cost, NotQuick
 from asgard.serving.messages import Answer, Request
+from asgard.serving.metrics import Metrics, SharedNumbers
 from asgard.serving.queueing import QUEUE_MIN, QUICK_BYTES, Queue
 
 T = TypeVar("T")
@@ -53,7 +54,7 @@ def run() -> Callable[[Model, Operation, list[bytes]], list[Answer]]:
 
     def ask(model: Model, operation: Operation, bodies: list[bytes]) -> list[Answer]:
         async def together() -> list[Answer]:
-            queue = Queue(operation, thread)
+            queue = Queue(operation, thread, Metrics(SharedNumbers(1), 0, [], {}))
             waiting: list[Awaitable[Answer]] = [queue.answer(Request(body)) for body in bodies]
             return list(await asyncio.gather(*waiting))
 
