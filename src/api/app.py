@@ -13,6 +13,7 @@ from ..settings import Settings
 from . import errors, routes
 from .access import AccessLog
 from .auth import Gate, check_listen, token
+from .metrics import Metrics
 from .openapi import describe
 
 if TYPE_CHECKING:
@@ -45,8 +46,9 @@ def create_app(settings: Settings, platform: "Platform | None" = None) -> FastAP
         swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,
     )
-    app.include_router(routes.about())
-    app.include_router(routes.mlops(driven, settings))
+    metrics = Metrics()
+    app.include_router(routes.about(metrics))
+    app.include_router(routes.mlops(driven, settings, metrics))
     errors.install(app)
     app.add_middleware(Gate, settings=settings)
     app.add_middleware(AccessLog)

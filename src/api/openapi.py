@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from ..answers import Problem
 from ..errors import AsgardError
+from .auth import PUBLIC
 from .errors import MEDIA_TYPE, TABLE, row
 from .schemas import DeployBody
 
@@ -82,7 +83,7 @@ def _describe(app: FastAPI, codes: list[str], *, needs_token: bool) -> dict[str,
         for method, operation in operations.items():
             if method == "get":
                 operation["responses"].pop("422", None)
-            if needs_token and path.startswith("/mlops/"):
+            if needs_token and path not in PUBLIC:
                 operation["security"] = [{"bearer": []}]
     if needs_token:
         components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}

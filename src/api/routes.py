@@ -6,13 +6,14 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from .. import errors
 from ..answers import DeployAnswer, ModelAnswer, ModelWithVersions, StatusAnswer, VersionAnswer
 from ..progress import OnProgress, Progress
 from ..settings import Settings
 from .errors import HostNotAllowed, InternalError, InvalidFields, UnsupportedContent
+from .metrics import CONTENT_TYPE, Metrics
 from .openapi import EVENTS_EXAMPLE, REQUEST_BODY, problems
 from .parsing import parse
 from .streaming import EventStream, ProgressBuffer, events, wants_events
@@ -32,7 +33,7 @@ _DEPLOY = (
 )  # fmt: skip
 
 
-def mlops(platform: "Platform", settings: Settings) -> APIRouter:
+def mlops(platform: "Platform", settings: Settings, metrics: Metrics) -> APIRouter:
     """The four endpoints under /mlops."""
     router = APIRouter(prefix="/mlops", tags=["mlops"])
 
@@ -60,7 +61,8 @@ def mlops(platform: "Platform", settings: Settings) -> APIRouter:
         asked = await asyncio.to_thread(parse, await _read(request, settings.max_request_bytes))
 
         def work(on_progress: OnProgress) -> DeployAnswer:
-            return DeployAnswer.model_validate(platform.deploy(asked, on_progress))
+            with metrics.deploy(on_progress) as heard:
+                return DeployAnswer.model_validate(platform.deploy(asked, heard))
 
         thread = f"deploy-{asked.model_name}"
         if wants_events(request.headers.get("accept", "")):
@@ -95,8 +97,8 @@ def mlops(platform: "Platform", settings: Settings) -> APIRouter:
     return router
 
 
-def about() -> APIRouter:
-    """What answers outside /mlops, to anybody."""
+def about(metrics: Metrics) -> APIRouter:
+    """What answers outside /mlops: to anybody, but for the metrics."""
     router = APIRouter(tags=["about"])
 
     @router.get("/", summary="What this is", responses=problems(*_ANYWHERE))
@@ -110,6 +112,7 @@ def about() -> APIRouter:
                 "models": "/mlops/models",
                 "status": "/mlops/status",
                 "health": "/health",
+                "metrics": "/metrics",
                 "docs": "/docs",
                 "openapi": "/openapi.json",
             },
@@ -119,6 +122,22 @@ def about() -> APIRouter:
     async def health() -> dict[str, str]:
         """Of the API alone; `/mlops/status` tells about MLflow, Feast and deploys."""
         return {"status": "ok"}
+
+    @router.get(
+        "/metrics",
+        summary="What Prometheus scrapes",
+        response_class=Response,
+        responses={
+            200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+            **problems(*_UNDER_MLOPS),
+        },
+    )
+    def exposed() -> Response:
+        """Deploys by stage and result, seconds of each stage, deploys under way and waiting, and the API's process.
+
+        Needs the token, as /mlops does: Prometheus sends it with `authorization: {credentials: ...}`.
+        """
+        return Response(metrics.exposed(), media_type=CONTENT_TYPE)
 
     return router
 

@@ -31,6 +31,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[schemathesis
     [
         ("GET", "/", GenerationMode.POSITIVE),
         ("GET", "/health", GenerationMode.POSITIVE),
+        ("GET", "/metrics", GenerationMode.POSITIVE),
         ("GET", "/mlops/models", GenerationMode.POSITIVE),
         ("GET", "/mlops/models/{name}", GenerationMode.POSITIVE),
         ("GET", "/mlops/status", GenerationMode.POSITIVE),
