@@ -56,6 +56,9 @@ from .spec import KubernetesConfig, ModelSpec
 DRAIN_SECONDS = 5
 """Between a pod's removal from the Service and SIGTERM: for load balancers that have not heard of it yet."""
 
+_SCRAPED = {"prometheus.io/scrape": "true", "prometheus.io/port": str(PORT), "prometheus.io/path": "/metrics"}
+"""Annotations by which Prometheus finds a pod, where it is set up in the usual way."""
+
 GRACE_SECONDS = 60
 """For a pod to end, draining and answering what it has begun included."""
 
@@ -146,6 +149,7 @@ def _deployment(spec: ModelSpec, target: KubernetesConfig, image: Image, secret:
                 annotations={
                     naming.DEPLOYMENT_ID_ANNOTATION: naming.deployment_id(spec.name, release.version, release.run_id),
                     naming.RUN_ID_ANNOTATION: release.run_id,
+                    **_SCRAPED,
                 },
             ),
             spec=PodSpecArgs(

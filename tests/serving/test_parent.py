@@ -72,6 +72,20 @@ def test_twenty_updates_under_load_fail_no_request(parents: Parents) -> None:
     assert counted["requests"] > 1000
 
 
+def test_metrics_are_those_of_all_workers_also_of_one_that_has_died(parents: Parents) -> None:
+    model = parents.model()
+    model.apply("specification", replicas=2)
+    before = model.status().worker_pids
+    for _ in range(6):
+        with httpx.Client() as client:
+            client.post(f"{model.url}/predict", json={"data": [[1, 2, 3, 4, 5]]}).raise_for_status()
+    os.kill(before[0], signal.SIGKILL)
+    until(lambda: model.status().worker_pids != before and model.status().ready)
+    found = {httpx.get(f"{model.url}/metrics").text for _ in range(10)}
+    assert all('asgard_requests_total{path="/predict",status="200"} 6\n' in text for text in found)
+    assert all("asgard_workers 2\n" in text for text in found)
+
+
 def test_a_version_that_fails_leaves_the_former_one_untouched(parents: Parents) -> None:
     model = parents.model()
     model.apply("obedient", 1)

@@ -128,6 +128,9 @@ def test_pods_run_the_image_by_its_digest_and_say_whose_release_they_are_in_anno
     assert template["metadata"]["annotations"] == {
         "asgard.dev/deployment-id": "iris-v3-1234e5",
         "asgard.dev/run-id": "1234e56aa",
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": "8080",
+        "prometheus.io/path": "/metrics",
     }
     assert "1234e5" not in json.dumps(template["metadata"]["labels"])
     assert inputs[DEPLOYMENT]["metadata"]["annotations"] == {"pulumi.com/patchForce": "true"}
