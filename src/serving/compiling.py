@@ -70,7 +70,7 @@ def _compile(bundle: Path, folder: Path) -> dict[str, Any]:
             except Different as error:
                 reason = f"Its compiled form does not answer as it does: {error}"
                 continue
-            return {**about, "model": of_model(loaded.metadata, checked)}
+            return {**about, "model": of_model(loaded.metadata, checked, model.example(loaded, path, reader))}
     except NotExportable as error:
         reason = str(error)
     except Exception as error:

@@ -22,7 +22,7 @@ def columns(spec: Sequence[Column]) -> Reader:
         return Reader(inputs.numbers(spec), lambda array: pd.DataFrame(array, columns=labels, copy=False))
 
     def read(data: Any) -> pd.DataFrame:
-        rows = inputs.rows_of([data] if isinstance(data, dict) else data)
+        rows = inputs.rows_of(inputs.as_rows(data, spec))
         present, chosen = spec, labels
         if isinstance(rows[0], dict) and not all_required:
             present = [c for c in spec if c.required or any(str(c.name) in row for row in inputs.records(rows))]
@@ -49,6 +49,8 @@ def untyped(names: Sequence[str] | None, width: int | None, *, as_array: bool) -
     spec = [Column(name, "object") for name in names] if names is not None else None
 
     def read(data: Any) -> Any:
+        if spec is not None:
+            data = inputs.as_rows(data, ())
         if not isinstance(data, list) or (width is None and not (data and isinstance(data[0], list | dict))):
             if width is not None:
                 raise inputs.not_rows(width)

@@ -2,21 +2,20 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import orjson
 
+from . import openapi
 from .loaded import Cost, LoadedModel, NotQuick, Predict
 from .messages import Answer, Request
 from .metrics import CONTENT_TYPE, Metrics
 from .problems import InvalidInput, NotSerializable, problem
 
 log = logging.getLogger(__name__)
-
-METRICS = "/metrics"
 
 Handler = Callable[[Request], Answer]
 Many = Callable[[Sequence[Request]], list[Answer]]
@@ -44,11 +43,11 @@ class Operation:
     cost: Cost | None = None
 
 
-def operations(model: LoadedModel) -> Mapping[str, Operation]:
-    """The server's operations by path. What never changes is encoded here, once."""
+def operations(model: LoadedModel) -> dict[str, Operation]:
+    """The server's operations by path, all but /metrics. What never changes is encoded here, once."""
     health = Answer(orjson.dumps({"status": "healthy", "worker_pid": os.getpid()}))
     metadata = Answer(orjson.dumps(model.info, option=orjson.OPT_NON_STR_KEYS))
-    return {
+    found = {
         "/predict": Operation(
             "POST",
             model=_asking(model, model.predict),
@@ -57,6 +56,15 @@ def operations(model: LoadedModel) -> Mapping[str, Operation]:
         ),
         "/health": Operation("GET", lambda _: health),
         "/metadata": Operation("GET", lambda _: metadata),
+    }
+    paths = {path: operation.method for path, operation in found.items()}
+    paths |= dict.fromkeys(("/metrics", "/openapi.json", "/docs"), "GET")
+    document = Answer(orjson.dumps(openapi.document(model.info, paths)))
+    page = Answer(openapi.page(model.info).encode(), content_type=b"text/html; charset=utf-8")
+    return {
+        **found,
+        "/openapi.json": Operation("GET", lambda _: document),
+        "/docs": Operation("GET", lambda _: page),
     }
 
 
@@ -67,7 +75,7 @@ def metrics_operation(metrics: Metrics) -> Operation:
 
 def not_found(path: str) -> Answer:  # noqa: ARG001 - protocols have their own
     """The answer where there is no operation."""
-    return problem(404, "not_found", "There are POST /predict, GET /health and GET /metadata.")
+    return problem(404, "not_found", "There is POST /predict; GET /openapi.json tells of all, GET /docs is a page.")
 
 
 def _asking(model: LoadedModel, run: Predict) -> Asking:

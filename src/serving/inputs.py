@@ -102,14 +102,28 @@ def single_dtype(spec: Sequence[Column]) -> np.dtype | None:
 
 
 def cells(data: Any, spec: Sequence[Column]) -> list[list[Any]]:
-    """Rows as lists in the order of `spec`, from lists, records, or (one column) plain values."""
-    found = rows_of([data] if isinstance(data, dict) else data)
+    """Rows as lists in the order of `spec`, from lists, records, columns, or (one column) plain values."""
+    found = rows_of(as_rows(data, spec))
     if isinstance(found[0], dict):
         return record_values(found, spec)
     if len(spec) == 1 and not isinstance(found[0], list):
         found = [[value] for value in found]
     check_widths(found, len(spec))
     return found
+
+
+def as_rows(data: Any, spec: Sequence[Column]) -> Any:
+    """`{"column": [values], ...}` as records, one record alone as a list of it; anything else as it is."""
+    if not isinstance(data, dict):
+        return data
+    # A list may be the one value of a column that holds lists.
+    if not data or any(type(values) is not list for values in data.values()) or any(c.kind == "object" for c in spec):
+        return [data]
+    lengths = {name: len(values) for name, values in data.items()}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name!r} has {length}" for name, length in list(lengths.items())[:20])
+        raise InvalidInput(f"The columns must have as many values as each other: {told}.", location="/data")
+    return [dict(zip(data, values, strict=True)) for values in zip(*data.values(), strict=True)]
 
 
 def untyped_numbers(names: Sequence[str] | None, width: int) -> Convert:
@@ -120,6 +134,8 @@ def untyped_numbers(names: Sequence[str] | None, width: int) -> Convert:
     spec = [Column(name, "double") for name in names or ()]
 
     def convert(data: Any) -> Any:
+        if names is not None:
+            data = as_rows(data, spec)
         if not isinstance(data, list):
             raise not_rows(width)
         rows = rows_of(data)

@@ -15,12 +15,13 @@ def flavor(meta: "Model") -> str:
     return next((name for name in meta.flavors if name != "python_function"), "python_function")
 
 
-def of_model(meta: "Model", health_check: str) -> dict[str, Any]:
-    """The part of /metadata that the MLflow model tells."""
+def of_model(meta: "Model", health_check: str, input_example: Any) -> dict[str, Any]:
+    """The part of /metadata that the MLflow model tells. `input_example`: as `data` of a request, or None."""
     signature = meta.signature.to_dict() if meta.signature is not None else None
     return {
         "flavor": flavor(meta),
         "signature": signature and {part: _parsed(text) for part, text in signature.items() if text is not None},
+        "input_example": input_example,
         "health_check": health_check,
     }
 

@@ -40,6 +40,9 @@ Models of these flavours are plain functions of their input: what MLflow tracks 
 """
 
 
+EXAMPLE_ROWS = 2
+"""Of an input example that are shown."""
+
 QUICK_SECONDS = 0.002
 """A model that predicts a row in less may do so in the event loop, where /health waits for it."""
 
@@ -89,7 +92,7 @@ def load(bundle: Path, found: Mapping[str, Any]) -> LoadedModel:
         encode=outputs.encode,
         explain=partial(_explain, model),
         info=describe(
-            of_model(model.metadata, checked),
+            of_model(model.metadata, checked, example(model, path, reader)),
             json.loads((bundle / "bundle.json").read_text()),
             {"form": None, "reason": found.get("reason", "Compiling is off.")},
         ),
@@ -110,6 +113,23 @@ def made_rows(model: PyFuncModel, reader: Reader) -> Any:
         return reader.read(data)
     except InvalidInput:
         return None
+
+
+def example(model: PyFuncModel, path: Path, reader: Reader) -> Any:
+    """The input example's first rows as `data` of a request, else rows made up; None where neither fits."""
+    try:
+        if model.metadata.saved_input_example_info is None:
+            schema = input_schema(model.metadata)
+            data = None if schema is None else made_data(schema)
+        else:
+            saved = model.metadata.load_input_example(str(path))
+            some = saved if isinstance(saved, dict) else saved[:EXAMPLE_ROWS]
+            data = json.loads(outputs.encode(some))["predictions"]
+        reader.read(data)
+    except Exception:
+        log.debug("there is no example of an input", exc_info=True)
+        return None
+    return data
 
 
 def _cost(model: PyFuncModel, reader: Reader, predict: Predict) -> Cost | None:

@@ -15,7 +15,7 @@ from types import FrameType
 import uvicorn
 
 from .asgi import Application
-from .handlers import METRICS, metrics_operation, operations
+from .handlers import metrics_operation, operations
 from .loading import load
 from .metrics import Metrics, SharedNumbers
 from .problems import HealthCheckFailed
@@ -60,8 +60,9 @@ def run(
     _tell(status, event="healthy", health_check=model.info["health_check"])
     go.wait()
     answered = operations(model)
-    metrics = Metrics(numbers or SharedNumbers(1), row, [*answered, METRICS], model.info)
-    application = Application({**answered, METRICS: metrics_operation(metrics)}, metrics)
+    metrics = Metrics(numbers or SharedNumbers(1), row, answered, model.info)
+    answered["/metrics"] = metrics_operation(metrics)
+    application = Application(answered, metrics)
     server.value = DrainingServer(application, lambda event: _tell(status, event=event))
     server.value.run(sockets=[listener])
     return 0

@@ -1,0 +1,99 @@
+"""What the server tells about itself, made from what is known of the model."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+
+from asgard.serving import handlers, loading
+from asgard.serving.messages import Answer, Request
+
+from .models import FRAME, PEOPLE, X
+
+
+@pytest.fixture(scope="module")
+def get(bundle: Callable[..., Path]) -> Callable[[str, str], Answer]:
+    kept: dict[str, dict[str, handlers.Operation]] = {}
+
+    def ask(name: str, path: str) -> Answer:
+        if name not in kept:
+            kept[name] = handlers.operations(loading.load(bundle(name)))
+        server = kept[name][path].server
+        assert server is not None
+        return server(Request(b""))
+
+    return ask
+
+
+@pytest.fixture(scope="module")
+def document(get: Callable[[str, str], Answer]) -> Callable[[str], Any]:
+    return lambda name: json.loads(get(name, "/openapi.json").body)
+
+
+def body_schema(document: Any) -> Any:
+    return document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+
+
+@pytest.mark.parametrize("name", ["specification", "frame", "columns", "example", "tensor", "mixed", "times", "texts"])
+def test_every_model_has_a_valid_document(document: Callable[[str], Any], name: str) -> None:
+    found = document(name)
+    validate(found)
+    assert (found["info"]["title"], found["info"]["version"]) == ("iris", "1")
+    assert {"/predict", "/health", "/metadata", "/metrics", "/docs", "/openapi.json"} <= found["paths"].keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("specification", X.tolist()),
+        ("columns", X.tolist()),
+        ("columns", FRAME.to_dict("records")),
+        ("columns", FRAME.to_dict("list")),
+        ("columns", [[None, 1, 2, 3, 4]]),
+        ("tensor", X.tolist()),
+        ("mixed", PEOPLE.to_dict("records")),
+        ("mixed", PEOPLE.values.tolist()),
+    ],
+)
+def test_the_schema_allows_what_the_model_takes(document: Callable[[str], Any], name: str, data: Any) -> None:
+    Draft202012Validator(body_schema(document(name))).validate(orjson.loads(orjson.dumps({"data": data})))
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("columns", []),
+        ("columns", [[1, 2, 3]]),
+        ("columns", [[1, 2, 3, 4, "x"]]),
+        ("columns", [{"a": 1}]),
+        ("columns", {"a": [1]}),
+        ("tensor", [[1, 2]]),
+        ("mixed", [[20.5, 1.5, "Oslo", True]]),
+    ],
+)
+def test_the_schema_refuses_what_the_model_refuses(document: Callable[[str], Any], name: str, data: Any) -> None:
+    assert not Draft202012Validator(body_schema(document(name))).is_valid({"data": data})
+
+
+@pytest.mark.parametrize("name", ["example", "columns", "tensor"])
+def test_the_example_is_one_that_the_model_answers(
+    document: Callable[[str], Any], bundle: Callable[..., Path], name: str
+) -> None:
+    schema = body_schema(document(name))
+    [example] = schema["examples"]
+    Draft202012Validator(schema).validate(example)
+    assert handlers.predict(loading.load(bundle(name)), orjson.dumps(example)).status == 200
+
+
+def test_the_page_shows_the_example_and_loads_nothing_from_elsewhere(get: Callable[[str, str], Answer]) -> None:
+    answer = get("example", "/docs")
+    assert answer.content_type == b"text/html; charset=utf-8"
+    page = answer.body.decode()
+    assert "&quot;data&quot;" in page
+    assert "iris-v1-abcdef" in page
+    assert "//" not in page.replace("<!doctype", "")
