@@ -84,7 +84,7 @@ class Obedient(PythonModel):
         if order < 0:
             raise RuntimeError("the secret inside the model")
         if order == 1:
-            time.sleep(1.5)
+            time.sleep(4)
         if order == 2:
             taken = [np.ones(8 * 1024**2) for _ in range(16)]
             time.sleep(30)
