@@ -14,6 +14,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from .. import naming, quantities
+from ..serving import options
 
 SCRIPT_MAX_BYTES: Final = 1024**2
 """Bytes of a decoded script."""
@@ -165,7 +166,7 @@ def variable_name(name: str) -> str:
     reason = RESERVED_VARIABLES.get(name) or next(
         (reason for prefix, reason in RESERVED_PREFIXES.items() if name.startswith(prefix)), None
     )
-    if reason is not None:
+    if reason is not None and name not in options.NAMES:
         raise ValueError(f"is reserved: {reason}. Leave it out or use another name")
     return name
 
@@ -180,6 +181,7 @@ def variables(pairs: Mapping[str, str]) -> Mapping[str, str]:
     size = sum(len(name.encode()) + len(value.encode()) for name, value in pairs.items())
     if size > VARIABLES_MAX_BYTES:
         raise ValueError(f"have {size} bytes together; at most {VARIABLES_MAX_BYTES} are allowed")
+    options.read(pairs)
     return pairs
 
 

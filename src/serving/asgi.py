@@ -6,11 +6,15 @@ import uuid
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
+
+import orjson
 
 from .handlers import Operation, not_found
 from .messages import Answer, Request
 from .metrics import Metrics
+from .options import Options
 from .problems import problem
 from .queueing import Queue
 
@@ -48,9 +52,10 @@ class Application:
     What is not quick runs in one thread: one predict at a time, as a model need not be thread-safe.
     """
 
-    def __init__(self, operations: Mapping[str, Operation], metrics: Metrics) -> None:
+    def __init__(self, operations: Mapping[str, Operation], metrics: Metrics, options: Options = Options()) -> None:
         self.closing = False
         self._metrics = metrics
+        self._options = options
         self._operations = operations
         thread = ThreadPoolExecutor(1, thread_name_prefix="predict")
         self._queues = {path: Queue(op, thread, metrics) for path, op in operations.items() if op.model is not None}
@@ -69,13 +74,18 @@ class Application:
         except BaseException:
             self._metrics.ended(began, scope["path"], 500)
             raise
-        self._metrics.ended(began, scope["path"], answer.status)
+        seconds = self._metrics.ended(began, scope["path"], answer.status)
+        identifier = request_id(asked)
         headers = [
             (b"content-type", answer.content_type),
             (b"content-length", str(len(answer.body)).encode()),
-            (b"x-request-id", request_id(asked)),
+            (b"x-request-id", identifier),
             *answer.headers.items(),
         ]
+        if self._options.access_log:
+            _log(scope, asked, answer, seconds, identifier)
+        if self._options.cors_origins and b"origin" in asked:
+            headers += self._cross_origin(asked[b"origin"])
         if b"traceparent" in asked:
             headers.append((b"traceparent", asked[b"traceparent"]))
         if self.closing and b"connection" not in answer.headers:
@@ -83,11 +93,24 @@ class Application:
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
+    def _cross_origin(self, origin: bytes) -> list[tuple[bytes, bytes]]:
+        """As https://fetch.spec.whatwg.org/#http-cors-protocol has it."""
+        allowed = self._options.allowed_origin(origin)
+        if allowed is None:
+            return [(b"vary", b"origin")]
+        return [
+            (b"vary", b"origin"),
+            (b"access-control-allow-origin", allowed),
+            (b"access-control-expose-headers", b"x-request-id, traceparent, retry-after"),
+        ]
+
     async def _answer(self, scope: Message, headers: dict[bytes, bytes], receive: Receive) -> Answer:
         path, method = scope["path"], scope["method"]
         operation = self._operations.get(path)
         if operation is None:
             return not_found(path)
+        if method == "OPTIONS" and self._options.cors_origins and b"access-control-request-method" in headers:
+            return _preflight(operation, headers)
         if method != operation.method and not (method == "HEAD" and operation.method == "GET"):
             return problem(
                 405,
@@ -102,6 +125,32 @@ class Application:
         except _Refused as refused:
             return refused.answer
         return await self._queues[path].answer(Request(body, headers, scope["query_string"]))
+
+
+def _preflight(operation: Operation, headers: Mapping[bytes, bytes]) -> Answer:
+    """What a browser asks before it sends JSON to another site."""
+    asked = headers.get(b"access-control-request-headers", b"")
+    allowed = {
+        b"access-control-allow-methods": operation.method.encode(),
+        b"access-control-allow-headers": asked,
+        b"access-control-max-age": b"600",
+    }
+    return Answer(b"", 204, headers={name: value for name, value in allowed.items() if value})
+
+
+def _log(scope: Message, asked: Mapping[bytes, bytes], answer: Answer, seconds: float, identifier: bytes) -> None:
+    told = {
+        "time": datetime.now(UTC).isoformat(),
+        "method": scope["method"],
+        "path": scope["path"],
+        "status": answer.status,
+        "bytes": len(answer.body),
+        "seconds": round(seconds, 6),
+        "request_id": identifier.decode(),
+    }
+    if b"traceparent" in asked:
+        told["traceparent"] = asked[b"traceparent"].decode("latin-1")
+    print(orjson.dumps(told).decode(), flush=True)  # noqa: T201 - standard output is the model's log
 
 
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")

@@ -92,8 +92,8 @@ class Metrics:
         self._mine[_IN_FLIGHT] += 1
         return time.perf_counter()
 
-    def ended(self, began: float, path: str, status: int) -> None:
-        """It was answered."""
+    def ended(self, began: float, path: str, status: int) -> float:
+        """It was answered; gives the seconds that took."""
         seconds, mine = time.perf_counter() - began, self._mine
         mine[_IN_FLIGHT] -= 1
         begin = self._begins.get(path) or self._begins[OTHER]
@@ -101,6 +101,7 @@ class Metrics:
         begin += len(STATUSES) + 1
         mine[begin] += seconds
         mine[begin + 1 + bisect_left(SECONDS, seconds)] += 1
+        return seconds
 
     def gone(self) -> None:
         """The client of a request left before there was an answer."""

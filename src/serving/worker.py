@@ -14,6 +14,7 @@ from types import FrameType
 
 import uvicorn
 
+from . import options
 from .asgi import Application
 from .handlers import metrics_operation, operations
 from .loading import load
@@ -62,7 +63,7 @@ def run(
     answered = operations(model)
     metrics = Metrics(numbers or SharedNumbers(1), row, answered, model.info)
     answered["/metrics"] = metrics_operation(metrics)
-    application = Application(answered, metrics)
+    application = Application(answered, metrics, options.read(os.environ))
     server.value = DrainingServer(application, lambda event: _tell(status, event=event))
     server.value.run(sockets=[listener])
     return 0

@@ -13,6 +13,7 @@ from asgard.serving.asgi import BODY_LIMIT, Application
 from asgard.serving.handlers import Asking, Operation
 from asgard.serving.messages import Answer, Request
 from asgard.serving.metrics import Metrics, SharedNumbers
+from asgard.serving.options import Options
 
 Send = Callable[..., httpx.Response]
 
@@ -23,12 +24,16 @@ def echo(request: Request) -> Answer:
 
 @pytest.fixture
 def send() -> Send:
+    return server()
+
+
+def server(options: Options = Options()) -> Send:
     """One request to a server whose model answers with what it was sent."""
     operations = {
         "/predict": Operation("POST", model=Asking(echo, None)),
         "/health": Operation("GET", lambda _: Answer(b"{}")),
     }
-    application = Application(operations, Metrics(SharedNumbers(1), 0, operations, {}))
+    application = Application(operations, Metrics(SharedNumbers(1), 0, operations, {}), options)
 
     def once(method: str, path: str, content: bytes = b"", **headers: str) -> httpx.Response:
         async def ask() -> httpx.Response:
@@ -106,3 +111,49 @@ def test_what_there_is_not_is_404_and_another_method_405(send: Send) -> None:
     answer = send("GET", "/predict")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
     assert send("HEAD", "/health").status_code == 200
+
+
+def test_a_request_is_logged_under_its_id_where_that_was_asked_for(capfd: pytest.CaptureFixture[str]) -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    logging = server(Options(access_log=True))
+    logging("POST", "/predict", b"secret", x_request_id="mine", traceparent=trace)
+    made = logging("GET", "/nothing").headers["x-request-id"]
+    first, second = map(json.loads, capfd.readouterr().out.splitlines())
+    assert {key: first[key] for key in ("method", "path", "status", "bytes", "request_id", "traceparent")} == {
+        "method": "POST",
+        "path": "/predict",
+        "status": 200,
+        "bytes": 6,
+        "request_id": "mine",
+        "traceparent": trace,
+    }
+    assert 0 <= first["seconds"] < 60
+    assert (second["path"], second["status"], second["request_id"]) == ("/nothing", 404, made)
+    server()("GET", "/health")
+    assert capfd.readouterr().out == ""
+
+
+PAGE = "https://shop.example.com"
+
+
+@pytest.mark.parametrize(("origins", "told"), [({PAGE, "http://b"}, PAGE), ({"*"}, "*")])
+def test_a_page_of_a_site_that_may_ask_gets_its_answer(origins: set[str], told: str) -> None:
+    answer = server(Options(cors_origins=frozenset(origins)))("POST", "/predict", b"{}", origin=PAGE)
+    assert answer.headers["access-control-allow-origin"] == told
+    assert answer.headers["vary"] == "origin"
+    assert "x-request-id" in answer.headers["access-control-expose-headers"]
+
+
+def test_a_browser_that_asks_beforehand_is_told_what_it_may_send() -> None:
+    asked = {"access_control_request_method": "POST", "access_control_request_headers": "content-type"}
+    answer = server(Options(cors_origins=frozenset({PAGE})))("OPTIONS", "/predict", origin=PAGE, **asked)
+    assert answer.status_code == 204
+    assert answer.headers["access-control-allow-origin"] == PAGE
+    assert answer.headers["access-control-allow-methods"] == "POST"
+    assert answer.headers["access-control-allow-headers"] == "content-type"
+
+
+@pytest.mark.parametrize("origins", [set(), {"https://other.example.com"}])
+def test_pages_of_other_sites_may_not_ask(origins: set[str]) -> None:
+    answer = server(Options(cors_origins=frozenset(origins)))("POST", "/predict", b"{}", origin=PAGE)
+    assert not any(name.startswith("access-control-allow") for name in answer.headers)
