@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from .handlers import Operation, not_found
+from .handlers import Operation, not_found, told
 from .messages import Answer, Request
 from .problems import problem
 from .queueing import Queue
@@ -59,7 +59,7 @@ class Application:
             raise ValueError(f"{scope['type']} is not served")
         asked = dict(scope["headers"])
         try:
-            answer = await self._answer(scope, asked, receive)
+            answer = told(scope["path"], await self._answer(scope, asked, receive))
         except _Gone:
             return
         headers = [

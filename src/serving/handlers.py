@@ -6,13 +6,13 @@ from typing import Any
 
 import orjson
 
-from . import asking
+from . import asking, inference_protocol
 from .asking import Asking, Failure, Operation, Protocol, Refused, Write
 from .loaded import LoadedModel, Predict
-from .messages import Answer, Request
+from .messages import PROBLEM_JSON, Answer, Request
 from .problems import problem
 
-__all__ = ["Asking", "Operation", "not_found", "operations", "predict", "predict_many"]
+__all__ = ["Asking", "Operation", "not_found", "operations", "predict", "predict_many", "told"]
 
 
 def operations(model: LoadedModel) -> Mapping[str, Operation]:
@@ -23,12 +23,22 @@ def operations(model: LoadedModel) -> Mapping[str, Operation]:
         "/predict": asking.operation(model, _protocol(model)),
         "/health": Operation("GET", lambda _: health),
         "/metadata": Operation("GET", lambda _: metadata),
+        **inference_protocol.operations(model),
     }
 
 
-def not_found(path: str) -> Answer:  # noqa: ARG001 - protocols have their own
+def not_found(path: str) -> Answer:
     """The answer where there is no operation."""
+    if inference_protocol.owns(path):
+        return inference_protocol.error(404, f"There is no {path} here.")
     return problem(404, "not_found", "There are POST /predict, GET /health and GET /metadata.")
+
+
+def told(path: str, answer: Answer) -> Answer:
+    """The answer as the path's protocol tells it, where it is a problem that knows nothing of protocols."""
+    if answer.content_type == PROBLEM_JSON and inference_protocol.owns(path):
+        return inference_protocol.error(answer.status, orjson.loads(answer.body)["detail"], answer.headers)
+    return answer
 
 
 def predict(model: LoadedModel, body: bytes, run: Predict | None = None) -> Answer:
