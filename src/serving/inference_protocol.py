@@ -187,7 +187,7 @@ def _parameters(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     return {} if parameters is None else _of_type(parameters, dict, "parameters")
 
 
-_JSON_TYPES = {dict: "an object", list: "a list", str: "a string"}
+_JSON_TYPES: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
 
 
 def _of_type(value: Any, kind: type, what: str) -> Any:
@@ -267,11 +267,11 @@ def _tensor(model: LoadedModel, part: Any) -> np.ndarray:
     if isinstance(part, np.generic):
         part = np.asarray(part)
     if isinstance(part, np.ndarray):
-        part = np.atleast_1d(part)
-        if part.dtype.kind in "biuf":
-            return part
-        if set(map(type, part.flat)) <= {bytes, np.bytes_}:
-            return part.astype(object)
+        array: np.ndarray = np.atleast_1d(part)
+        if array.dtype.kind in "biuf":
+            return array
+        if set(map(type, array.flat)) <= {bytes, np.bytes_}:
+            return array.astype(object)
     return tensors.from_plain(_plain(model, part))
 
 

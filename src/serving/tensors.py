@@ -20,7 +20,7 @@ from .problems import InvalidInput
 
 BYTES = "BYTES"
 
-DTYPES = {
+DTYPES: dict[str, np.dtype] = {
     "BOOL": np.dtype("bool"),
     "UINT8": np.dtype("<u1"),
     "UINT16": np.dtype("<u2"),
@@ -88,7 +88,7 @@ def from_bytes(content: bytes, kind: str, shape: Sequence[int]) -> np.ndarray:
     if len(content) != size:
         raise InvalidInput(f"{list(shape)} of {kind} are {size} bytes; got {len(content)}")
     if kind == "BOOL":
-        return (np.frombuffer(content, dtype="u1") != 0).reshape(shape)
+        return np.frombuffer(content, dtype="u1").astype(bool).reshape(shape)
     return np.frombuffer(content, dtype=dtype).reshape(shape)
 
 
@@ -143,7 +143,8 @@ def _flat(data: Any, shape: Sequence[int]) -> list[Any]:
         if set(map(type, data)) != {list} or set(map(len, data)) != {size}:
             raise InvalidInput(f"data is not of the shape {list(shape)}")
         data = list(chain.from_iterable(data))
-    return data
+    cells: list[Any] = data
+    return cells
 
 
 def _whole(cells: list[Any], dtype: np.dtype) -> list[Any]:
