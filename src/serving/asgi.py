@@ -6,15 +6,15 @@ import uuid
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import orjson
 
-from .handlers import Operation, not_found
+from .handlers import Operation, not_found, told
 from .messages import Answer, Request
 from .metrics import Metrics
-from .options import Options
+from .options import NONE_ASKED, Options
 from .problems import problem
 from .queueing import Queue
 
@@ -52,7 +52,7 @@ class Application:
     What is not quick runs in one thread: one predict at a time, as a model need not be thread-safe.
     """
 
-    def __init__(self, operations: Mapping[str, Operation], metrics: Metrics, options: Options = Options()) -> None:
+    def __init__(self, operations: Mapping[str, Operation], metrics: Metrics, options: Options = NONE_ASKED) -> None:
         self.closing = False
         self._metrics = metrics
         self._options = options
@@ -67,7 +67,7 @@ class Application:
         began = self._metrics.began()
         asked = dict(scope["headers"])
         try:
-            answer = await self._answer(scope, asked, receive)
+            answer = told(scope["path"], await self._answer(scope, asked, receive))
         except _Gone:
             self._metrics.gone()
             return
@@ -140,7 +140,7 @@ def _preflight(operation: Operation, headers: Mapping[bytes, bytes]) -> Answer:
 
 def _log(scope: Message, asked: Mapping[bytes, bytes], answer: Answer, seconds: float, identifier: bytes) -> None:
     told = {
-        "time": datetime.now(UTC).isoformat(),
+        "time": datetime.now(timezone.utc).isoformat(),  # noqa: UP017 - models run on older Pythons, too
         "method": scope["method"],
         "path": scope["path"],
         "status": answer.status,

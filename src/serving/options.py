@@ -26,6 +26,9 @@ class Options:
         return origin if origin.decode("latin-1") in self.cors_origins else None
 
 
+NONE_ASKED = Options()
+
+
 def read(variables: Mapping[str, str]) -> Options:
     """Raises ValueError, naming the variable and what it may be."""
     text = variables.get(ACCESS_LOG, "false")

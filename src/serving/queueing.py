@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from .handlers import Asking, Operation
+from .asking import Asking, Operation
 from .loaded import NotQuick
 from .messages import Answer, Request
 from .metrics import Metrics

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -29,11 +30,13 @@ def bundle(tmp_path: Path) -> Path:
     return folder
 
 
-def compiled(bundle: Path, settings: Settings | None = None, **variables: str) -> tuple[dict[str, object], list[str]]:
+def compiled(
+    bundle: Path, variables: Mapping[str, str] | None = None, settings: Settings | None = None
+) -> tuple[dict[str, object], list[str]]:
     """What stands in about.json, and what was logged."""
     logged: list[str] = []
     folder = bundle.parent / "compiler" / "project"
-    compiler = Compiler(HERE, folder, "a-token", variables, settings or Settings(), None)
+    compiler = Compiler(HERE, folder, "a-token", variables or {}, settings or Settings(), None)
     compiler.add_to(bundle, logged.append)
     assert not marked()
     return json.loads((bundle / COMPILED / "about.json").read_text()), logged
@@ -65,12 +68,12 @@ def test_a_bundle_gets_the_compiled_form_of_its_model(bundle: Path) -> None:
 
 def test_a_setting_turns_it_off(bundle: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        compiled(bundle, Settings(compile_models=False))
+        compiled(bundle, settings=Settings(compile_models=False))
     assert not (bundle / COMPILED).exists()
 
 
 def test_a_process_that_ends_early_leaves_the_model_as_it_is(bundle: Path, tmp_path: Path) -> None:
-    about, logged = compiled(bundle, **broken(tmp_path / "b", "import os; print('the end', flush=True); os._exit(3)"))
+    about, logged = compiled(bundle, broken(tmp_path / "b", "import os; print('the end', flush=True); os._exit(3)"))
     assert about == {"reason": "Compiling it failed: compile_model.py exited with code 3: the end"}
     assert "the end" in logged
 
@@ -79,7 +82,7 @@ def test_a_process_that_hangs_leaves_the_model_as_it_is(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compiling, "TIMEOUT_SECONDS", 8.0)
-    about, _ = compiled(bundle, **broken(tmp_path / "b", "import time; time.sleep(600)"))
+    about, _ = compiled(bundle, broken(tmp_path / "b", "import time; time.sleep(600)"))
     assert about == {"reason": "Compiling it took longer than 8 s."}
 
 
@@ -87,9 +90,8 @@ def test_the_process_sees_nothing_of_the_platform(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ASGARD_API_TOKEN", "secret")
-    _, logged = compiled(
-        bundle, MINE="1", **broken(tmp_path / "b", "import os; print(sorted(os.environ)); os._exit(3)")
-    )
+    tell = broken(tmp_path / "b", "import os; print(sorted(os.environ)); os._exit(3)")
+    _, logged = compiled(bundle, {"MINE": "1", **tell})
     assert "'MINE'" in logged[0]
     assert "ASGARD_API_TOKEN" not in logged[0]
 

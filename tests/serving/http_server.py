@@ -9,7 +9,7 @@ import uvicorn
 
 from asgard.serving.asgi import Application
 from asgard.serving.handlers import operations
-from asgard.serving.model import load
+from asgard.serving.loading import load
 
 from ..api.fake_platform import DEADLINE_SECONDS, wait_until
 

@@ -99,6 +99,18 @@ class Obedient(PythonModel):
         return [order]
 
 
+class NamedTensors(PythonModel):
+    def predict(self, context: Any, model_input: dict[str, np.ndarray], params: Any = None) -> Any:
+        return {"sum": model_input["x"].sum(axis=1) + model_input["y"], "x": model_input["x"]}
+
+
+class Reversed(PythonModel):
+    """Bytes to bytes."""
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
+        return np.array([content[::-1] for content in model_input["content"]], dtype=object)
+
+
 class Broken(PythonModel):
     def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
         raise RuntimeError("cannot predict anything")
@@ -147,6 +159,7 @@ _CITIES = make_pipeline(
     make_column_transformer((OneHotEncoder(), ["city"]), remainder="passthrough"), LinearRegression()
 ).fit(PEOPLE, [1.0, 2.0, 3.0, 4.0])
 _FIVE = infer_signature(FRAME)
+_TWO = infer_signature({"x": np.zeros((2, 3)), "y": np.zeros(2, dtype="float32")})
 _ONE = infer_signature(pd.DataFrame({"order": [0.0]}))
 
 SAVE: dict[str, Callable[[Path], None]] = {
@@ -157,11 +170,14 @@ SAVE: dict[str, Callable[[Path], None]] = {
     "example": _sklearn(_forest(FRAME, Y), input_example=FRAME.head(3)),
     "tensor": _sklearn(_forest(X, Y), signature=infer_signature(X, Y)),
     "mixed": _sklearn(_CITIES, signature=infer_signature(PEOPLE)),
+    "people": _sklearn(_CITIES, signature=infer_signature(PEOPLE, np.array([0.5]))),
     "texts": _pyfunc(Texts()),
     "objects": _pyfunc(Objects()),
     "raw": _pyfunc(Raw()),
     "times": _pyfunc(Times(), signature=infer_signature(pd.DataFrame({"at": [pd.Timestamp("2026-01-01")]}))),
     "obedient": _pyfunc(Obedient(), signature=_ONE),
+    "named-tensors": _pyfunc(NamedTensors(), signature=_TWO),
+    "reversed": _pyfunc(Reversed(), signature=infer_signature(pd.DataFrame({"content": [b"\xff"]}))),
     "broken": _pyfunc(Broken(), signature=_FIVE),
     "unloadable": _pyfunc(Unloadable()),
     "ends-at-load": _pyfunc(EndsAtLoad()),

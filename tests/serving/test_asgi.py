@@ -13,7 +13,7 @@ from asgard.serving.asgi import BODY_LIMIT, Application
 from asgard.serving.handlers import Asking, Operation
 from asgard.serving.messages import Answer, Request
 from asgard.serving.metrics import Metrics, SharedNumbers
-from asgard.serving.options import Options
+from asgard.serving.options import NONE_ASKED, Options
 
 Send = Callable[..., httpx.Response]
 
@@ -27,7 +27,7 @@ def send() -> Send:
     return server()
 
 
-def server(options: Options = Options()) -> Send:
+def server(options: Options = NONE_ASKED) -> Send:
     """One request to a server whose model answers with what it was sent."""
     operations = {
         "/predict": Operation("POST", model=Asking(echo, None)),

@@ -15,6 +15,7 @@ import pytest
 
 from asgard.serving import handlers, loading, model, outputs
 from asgard.serving.loaded import LoadedModel
+from asgard.serving.messages import Request
 from asgard.serving.problems import HealthCheckFailed
 from asgard.serving.signatures import choose_input
 
@@ -242,7 +243,7 @@ def test_metadata_says_how_the_model_was_checked(loaded: Callable[[str], LoadedM
 def test_metadata_describes_what_serves(loaded: Callable[[str], LoadedModel]) -> None:
     metadata = handlers.operations(loaded("columns"))["/metadata"].server
     assert metadata is not None
-    info = json.loads(metadata(b"").body)
+    info = json.loads(metadata(Request(b"")).body)
     assert {key: info[key] for key in ("name", "version", "run_id", "deployment_id", "flavor")} == {
         "name": "iris",
         "version": "1",
