@@ -43,6 +43,8 @@ class Operation:
 
 def operations(model: LoadedModel) -> Mapping[str, Operation]:
     """The server's operations by path. What never changes is encoded here, once."""
+    from . import scoring  # builds on this module
+
     health = Answer(orjson.dumps({"status": "healthy", "worker_pid": os.getpid()}))
     metadata = Answer(orjson.dumps(model.info, option=orjson.OPT_NON_STR_KEYS))
     return {
@@ -54,6 +56,7 @@ def operations(model: LoadedModel) -> Mapping[str, Operation]:
         ),
         "/health": Operation("GET", lambda _: health),
         "/metadata": Operation("GET", lambda _: metadata),
+        **scoring.operations(model),
     }
 
 
