@@ -60,6 +60,7 @@ def load(bundle: Path, found: Mapping[str, Any]) -> LoadedModel:
             json.loads((bundle / "bundle.json").read_text()),
             {"form": found["form"], "verified_rows": found["verified_rows"]},
         ),
+        original=original.pyfunc,
         quick=quick,
         batches=bool(found["batches"]),
         cost=timing.cost(form, read(found["check"]["data"][:1])),
@@ -97,9 +98,15 @@ class _Original:
 
         return model.load(self._bundle, self._found)
 
-    def predict(self, rows: Any) -> Any:
+    def _load(self) -> LoadedModel:
         with self._lock:
-            loaded = self._loaded
+            return self._loaded
+
+    def pyfunc(self) -> Any:
+        return self._load().original()
+
+    def predict(self, rows: Any) -> Any:
+        loaded = self._load()
         return loaded.predict(rows if isinstance(rows, np.ndarray) else loaded.read(rows))
 
     def encode(self, prediction: Any) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from . import asking, inference_protocol, openapi
+from . import asking, inference_protocol, openapi, scoring
 from .asking import Asking, Failure, Operation, Protocol, Refused, Write
 from .loaded import LoadedModel, Predict
 from .messages import PROBLEM_JSON, Answer, Request
@@ -25,6 +25,7 @@ def operations(model: LoadedModel) -> dict[str, Operation]:
         "/health": Operation("GET", lambda _: health),
         "/metadata": Operation("GET", lambda _: metadata),
         **inference_protocol.operations(model),
+        **scoring.operations(model),
     }
     paths = {path: operation.method for path, operation in found.items()}
     paths |= dict.fromkeys(("/metrics", "/openapi.json", "/docs"), "GET")

@@ -28,8 +28,9 @@ class LoadedModel:
 
     `quick`: as `predict`, of a model that may answer in the event loop; raises NotQuick. `batches`: whether rows of
     several requests may be predicted together, with the same answers. `explain`: what is wrong with the data, given
-    what predict raised for it; None where the model itself failed. `info`: the content of /metadata. `cost`: None where
-    it is not known.
+    what predict raised for it; None where the model itself failed. `info`: the content of /metadata. `original`: the
+    model as MLflow loads it, a PyFuncModel; where a form answers for it, this loads it when it is first called. `cost`:
+    None where it is not known.
     """
 
     read: Convert
@@ -37,6 +38,7 @@ class LoadedModel:
     encode: Callable[[Any], bytes]
     explain: Callable[[Exception, Any], InvalidInput | None]
     info: dict[str, Any]
+    original: Callable[[], Any]
     quick: Predict | None = None
     batches: bool = False
     cost: Cost | None = None

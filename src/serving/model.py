@@ -96,6 +96,7 @@ def load(bundle: Path, found: Mapping[str, Any]) -> LoadedModel:
             json.loads((bundle / "bundle.json").read_text()),
             {"form": None, "reason": found.get("reason", "Compiling is off.")},
         ),
+        original=lambda: model,
         quick=predict if quick else None,
         batches=batches,
         cost=measured,

@@ -1,10 +1,14 @@
-"""A model's server on a port, in this process: the application over the real server, without a parent."""
+"""Servers of a model on a port: this one in this process, without a parent, and MLflow's own."""
 
+import os
+import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import uvicorn
 
 from asgard.serving.asgi import Application
@@ -12,6 +16,7 @@ from asgard.serving.handlers import operations
 from asgard.serving.loading import load
 
 from ..api.fake_platform import DEADLINE_SECONDS, wait_until
+from .parents import free_port, until
 
 
 @contextmanager
@@ -31,3 +36,29 @@ def serving(bundle: Path) -> Iterator[str]:
         server.should_exit = True
         thread.join(DEADLINE_SECONDS)
         assert not thread.is_alive()
+
+
+@contextmanager
+def mlflow_serves(python: Path, model: Path) -> Iterator[str]:
+    """The URL of `mlflow models serve` for a saved model, by the MLflow of an interpreter."""
+    port = free_port()
+    server = subprocess.Popen(
+        [python, "-m", "mlflow", "models", "serve", "-m", model, "--env-manager", "local", "--port", str(port)],
+        env={**os.environ, "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"},
+        start_new_session=True,
+    )
+    url = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        assert server.poll() is None, "MLflow's server has ended"
+        try:
+            return httpx.get(f"{url}/ping").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    try:
+        until(answers, 2 * DEADLINE_SECONDS)
+        yield url
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(DEADLINE_SECONDS)

@@ -3,6 +3,7 @@
 # mypy: disable-error-code="misc,import-untyped,attr-defined"
 # To mypy scikit-learn has no types and MLflow's PythonModel, which the models subclass, is Any.
 
+import datetime
 import json
 import os
 import shutil
@@ -74,6 +75,18 @@ class Raw(PythonModel):
 class Times(PythonModel):
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
         return model_input["at"] + pd.Timedelta(days=1)
+
+
+class Scaled(PythonModel):
+    """The first column times a number, with a text; both are parameters."""
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
+        return [f"{value * params['factor']}{params['unit']}" for value in model_input.iloc[:, 0]]
+
+
+class Dates(PythonModel):
+    def predict(self, context: Any, model_input: list[datetime.datetime], params: Any = None) -> list[str]:
+        return [f"{type(at).__name__} {at}" for at in model_input]
 
 
 class Obedient(PythonModel):
@@ -175,6 +188,8 @@ SAVE: dict[str, Callable[[Path], None]] = {
     "objects": _pyfunc(Objects()),
     "raw": _pyfunc(Raw()),
     "times": _pyfunc(Times(), signature=infer_signature(pd.DataFrame({"at": [pd.Timestamp("2026-01-01")]}))),
+    "params": _pyfunc(Scaled(), signature=infer_signature(FRAME, params={"factor": 2.0, "unit": "m"})),
+    "dates": _pyfunc(Dates()),
     "obedient": _pyfunc(Obedient(), signature=_ONE),
     "named-tensors": _pyfunc(NamedTensors(), signature=_TWO),
     "reversed": _pyfunc(Reversed(), signature=infer_signature(pd.DataFrame({"content": [b"\xff"]}))),

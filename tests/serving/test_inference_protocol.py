@@ -68,6 +68,8 @@ def returning(predict: Callable[[Any], Any], *, outputs_schema: Any = None, inpu
         explain=lambda error, data: None,
         info={
             "name": "iris",
+            "deployment_id": "m-v1-abcdef",
+            "flavor": "sklearn",
             "version": "1",
             "flavor": "python_function",
             "signature": {"inputs": inputs, "outputs": outputs_schema},
