@@ -11,9 +11,10 @@ from typing import Any
 
 import orjson
 
-from .handlers import Operation, not_found, told
+from .handlers import Operation, metrics_operation, not_found, operations, told
+from .loaded import LoadedModel
 from .messages import Answer, Request
-from .metrics import Metrics
+from .metrics import Metrics, SharedNumbers
 from .options import NONE_ASKED, Options
 from .problems import problem
 from .queueing import Queue
@@ -125,6 +126,16 @@ class Application:
         except _Refused as refused:
             return refused.answer
         return await self._queues[path].answer(Request(body, headers, scope["query_string"]))
+
+
+def of_model(
+    model: LoadedModel, options: Options = NONE_ASKED, numbers: SharedNumbers | None = None, row: int = 0
+) -> Application:
+    """The server of a model. `numbers`, `row`: where it counts, with other workers."""
+    answered = operations(model)
+    metrics = Metrics(numbers or SharedNumbers(1), row, answered, model.info)
+    answered["/metrics"] = metrics_operation(metrics)
+    return Application(answered, metrics, options)
 
 
 def _preflight(operation: Operation, headers: Mapping[bytes, bytes]) -> Answer:

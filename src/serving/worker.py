@@ -15,10 +15,9 @@ from types import FrameType
 import uvicorn
 
 from . import options
-from .asgi import Application
-from .handlers import metrics_operation, operations
+from .asgi import Application, of_model
 from .loading import load
-from .metrics import Metrics, SharedNumbers
+from .metrics import SharedNumbers
 from .problems import HealthCheckFailed
 
 log = logging.getLogger(__name__)
@@ -60,10 +59,7 @@ def run(
         return _failed(status, "load", f"The model cannot be loaded: {type(error).__name__}: {error}")
     _tell(status, event="healthy", health_check=model.info["health_check"])
     go.wait()
-    answered = operations(model)
-    metrics = Metrics(numbers or SharedNumbers(1), row, answered, model.info)
-    answered["/metrics"] = metrics_operation(metrics)
-    application = Application(answered, metrics, options.read(os.environ))
+    application = of_model(model, options.read(os.environ), numbers, row)
     server.value = DrainingServer(application, lambda event: _tell(status, event=event))
     server.value.run(sockets=[listener])
     return 0

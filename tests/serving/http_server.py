@@ -11,8 +11,7 @@ from pathlib import Path
 import httpx
 import uvicorn
 
-from asgard.serving.asgi import Application
-from asgard.serving.handlers import operations
+from asgard.serving.asgi import of_model
 from asgard.serving.loading import load
 
 from ..api.fake_platform import DEADLINE_SECONDS, wait_until
@@ -22,10 +21,9 @@ from .parents import free_port, until
 @contextmanager
 def serving(bundle: Path) -> Iterator[str]:
     """The inference URL of the bundle's model."""
+    application = of_model(load(bundle))
     server = uvicorn.Server(
-        uvicorn.Config(
-            Application(operations(load(bundle))), port=0, http="httptools", ws="none", lifespan="off", log_config=None
-        )
+        uvicorn.Config(application, port=0, http="httptools", ws="none", lifespan="off", log_config=None)
     )
     thread = threading.Thread(target=server.run)
     thread.start()

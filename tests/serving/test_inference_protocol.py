@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from asgard.serving import compiling, handlers, inference_protocol, loading, model, outputs
-from asgard.serving.asgi import Application
+from asgard.serving.asgi import Application, of_model
 from asgard.serving.asking import Asking
 from asgard.serving.loaded import LoadedModel, NotQuick
 from asgard.serving.messages import Answer, Request
@@ -66,12 +66,13 @@ def returning(predict: Callable[[Any], Any], *, outputs_schema: Any = None, inpu
         predict=predict,
         encode=outputs.encode,
         explain=lambda error, data: None,
+        original=lambda: None,
         info={
             "name": "iris",
             "deployment_id": "m-v1-abcdef",
-            "flavor": "sklearn",
             "version": "1",
             "flavor": "python_function",
+            "libraries": {"mlflow": "3.0"},
             "signature": {"inputs": inputs, "outputs": outputs_schema},
         },
     )
@@ -590,7 +591,7 @@ def sent(application: Application, times: int, method: str, path: str, **argumen
 @pytest.fixture(scope="module")
 def send(loaded: Load) -> Callable[..., httpx.Response]:
     """One request to the server of the model `columns`."""
-    application = Application(handlers.operations(loaded("columns")))
+    application = of_model(loaded("columns"))
     return lambda method, path, **arguments: sent(application, 1, method, path, **arguments)[0]
 
 
@@ -646,7 +647,7 @@ def test_what_the_server_refuses_is_told_as_the_protocol_tells_errors(send: Call
 
 
 def test_more_than_can_wait_is_told_as_the_protocol_tells_errors() -> None:
-    application = Application(handlers.operations(returning(lambda rows: np.array([1]))))
+    application = of_model(returning(lambda rows: np.array([1])))
     answers = sent(application, 2 * QUEUE_MIN, "POST", INFER, json={"inputs": [GOOD]})
     refused = [answer for answer in answers if answer.status_code != 200]
     assert {answer.status_code for answer in refused} == {503}

@@ -19,8 +19,8 @@ import pytest
 from mlflow.pyfunc import scoring_server
 from mlflow.version import VERSION
 
-from asgard.serving import compiling, handlers, loading
-from asgard.serving.asgi import Application
+from asgard.serving import compiling, loading
+from asgard.serving.asgi import Application, of_model
 
 from . import models
 from .conftest import Saved
@@ -252,7 +252,7 @@ def compiled(saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> Callable
 
 
 def application(bundle: Path) -> Application:
-    return Application(handlers.operations(loading.load(bundle)))
+    return of_model(loading.load(bundle))
 
 
 def differing(answers: dict[str, Got], expected: dict[str, Got]) -> dict[str, tuple[Got, Got]]:
@@ -366,7 +366,7 @@ def test_an_original_that_cannot_be_loaded_fails_the_invocation_alone_and_is_tri
             raise following
         return following
 
-    served = Application(handlers.operations(replace(loaded, original=original)))
+    served = of_model(replace(loaded, original=original))
     first, second = ask(served, *[("POST", "/invocations", *REQUESTS["JSON, split"])] * 2)
     assert (first.status, json.loads(first.body)["code"]) == (500, "model_failed")
     assert second.status == 200
