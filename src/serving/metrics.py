@@ -22,7 +22,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Upper bounds of the buckets of requests that were predicted together; one without bound follows."""
 
 STATUSES = (200, 204, 400, 404, 405, 413, 415, 422, 500, 501, 503)
-"""Statuses that are told apart; others count as the last, 0, which reads `other`."""
+"""Statuses that are told apart; others are `other`."""
 
 OTHER = "other"
 """Path of requests for which there is no operation: clients must not be able to make labels."""
@@ -64,11 +64,11 @@ class SharedNumbers:
                 numbers[_PID] = numbers[_IN_FLIGHT] = numbers[_QUEUED] = 0
                 del self._taken[row]
 
-    def row(self, row: int) -> memoryview:
+    def row(self, row: int) -> "memoryview[float]":
         """One worker's numbers."""
         return self._view[row * _NUMBERS : (row + 1) * _NUMBERS]
 
-    def rows(self) -> Iterator[memoryview]:
+    def rows(self) -> "Iterator[memoryview[float]]":
         """Those of every worker that ever was."""
         return (self.row(row) for row in range(self._rows) if self.row(row)[_USED])
 
@@ -124,13 +124,15 @@ class Metrics:
         return "".join((*self._requests(total), *_of_model(total, self._info), *_processes(pids))).encode()
 
     def _requests(self, total: Sequence[float]) -> Iterator[str]:
-        requests, errors, latencies = [], [], []
+        requests: list[str] = []
+        errors: list[str] = []
+        latencies: list[str] = []
         for path, begin in self._begins.items():
-            for index, status in enumerate((*STATUSES, OTHER)):
+            for index, status in enumerate((*STATUSES, 0)):
                 if count := total[begin + index]:
-                    sample = f'{{path="{path}",status="{status}"}} {count:.0f}\n'
+                    sample = f'{{path="{path}",status="{status or OTHER}"}} {count:.0f}\n'
                     requests.append(f"asgard_requests_total{sample}")
-                    if status == OTHER or int(status) >= 400:
+                    if not status or status >= 400:
                         errors.append(f"asgard_request_errors_total{sample}")
             begin += len(STATUSES) + 1
             buckets = total[begin + 1 : begin + 2 + len(SECONDS)]

@@ -124,7 +124,7 @@ def example(model: PyFuncModel, path: Path, reader: Reader) -> Any:
             data = None if schema is None else made_data(schema)
         else:
             saved = model.metadata.load_input_example(str(path))
-            some = saved if isinstance(saved, dict) else saved[:EXAMPLE_ROWS]
+            some = saved if saved is None or isinstance(saved, dict) else saved[:EXAMPLE_ROWS]
             data = json.loads(outputs.encode(some))["predictions"]
         reader.read(data)
     except Exception:

@@ -93,7 +93,7 @@ def _of_function(invocations: Callable[..., Any], pyfunc: Any, schema: Any, requ
         with _serving_environment():
             found = invocations(request.body, request.header(b"content-type"), pyfunc, schema)
     except MlflowException as error:
-        return Answer(error.serialize_as_json().encode(), error.get_http_status_code())
+        return Answer(error.serialize_as_json().encode(), error.get_http_status_code())  # type: ignore[no-untyped-call]
     except Exception:
         log.exception("MLflow's scoring failed")
         return Answer(b"Internal Server Error", 500, _content_type("text/plain"))
