@@ -34,28 +34,29 @@ _WORDS: Final = (
 
 def is_unreachable(text: str) -> bool:
     """Whether the package index, not the requirements, is why uv failed."""
-    return _UNREACHABLE.search(text) is not None
+    return _UNREACHABLE.search(_unwrapped(text)) is not None
 
 
 def is_unsatisfiable(text: str) -> bool:
     """Whether the requirements are why uv failed."""
+    text = _unwrapped(text)
     return "No solution found" in text or "source distribution or wheel for the current platform" in text
 
 
 def lacks_wheels(text: str) -> bool:
     """Whether another Python could make a difference: something has no wheel for this one."""
-    return _NO_WHEEL.search(text) is not None
+    return _NO_WHEEL.search(_unwrapped(text)) is not None
 
 
 def names_unknown_package(text: str) -> bool:
     """Whether the index has no such package at all, for any Python."""
-    return _MISSING.search(text) is not None
+    return _MISSING.search(_unwrapped(text)) is not None
 
 
 def explain(failures: Mapping[str, str], posted: Iterable[Requirement], added: Iterable[Requirement]) -> str:
     """One paragraph: why, what tracking and serving have to do with it, what to do. `failures`: uv's text by Python."""
     for text in failures.values():
-        if missing := _MISSING.search(text):
+        if missing := _MISSING.search(_unwrapped(text)):
             return (
                 f"There is no package {missing[1]} on the package index. Check how it is spelt; if it is on another "
                 "index, whoever runs the platform can set UV_INDEX."
@@ -72,6 +73,11 @@ def explain(failures: Mapping[str, str], posted: Iterable[Requirement], added: I
         sentences.append(f"Tracking and serving need {', '.join(map(str, ours))}.")
     sentences.append("Loosen or change one of the packages named here.")
     return " ".join(sentences)
+
+
+def _unwrapped(text: str) -> str:
+    """On one line: uv breaks lines where they are long, so within any phrase."""
+    return " ".join(text.split())
 
 
 def _by_python(failures: Mapping[str, str]) -> str:

@@ -1,5 +1,6 @@
 """What uv says, told to people who know nothing of uv's project. The texts are uv's own."""
 
+import pytest
 from packaging.requirements import Requirement
 
 from asgard.platform import conflicts
@@ -37,10 +38,11 @@ def test_a_conflict_with_what_serving_needs_says_whose_need_it_is() -> None:
     assert "Tracking and serving need uvicorn>=0.23." in told
 
 
-def test_an_unknown_package_is_called_that() -> None:
+@pytest.mark.parametrize("line_break", [" ", "\n      "])
+def test_an_unknown_package_is_called_that(line_break: str) -> None:
     text = HEAD + (
-        "Because scikit-lern was not found in the package registry and your project depends on scikit-lern, we can "
-        "conclude that your project's requirements are unsatisfiable."
+        f"Because scikit-lern was not found in the package{line_break}registry and your project depends on scikit-lern, "
+        "we can conclude that your project's requirements are unsatisfiable."
     )
     assert conflicts.names_unknown_package(text)
     assert conflicts.explain({"3.11": text}, (Requirement("scikit-lern"),), ADDED).startswith(

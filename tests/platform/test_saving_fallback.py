@@ -44,9 +44,11 @@ print(loaded.metadata.flavors["sklearn"]["serialization_format"])
 
 @pytest.fixture(scope="module")
 def python(test_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of an environment with the newest MLflow and scikit-learn."""
+    """Of an environment with an MLflow whose default format refuses much; later ones may refuse less."""
     settings = Settings(cache_dir=test_cache / "asgard", data_dir=tmp_path_factory.mktemp("data"))
-    lock = environments.resolve(("mlflow", "scikit-learn", "pandas"), settings.data_dir / "project", settings, print)
+    lock = environments.resolve(
+        ("mlflow==3.17.2", "scikit-learn", "pandas"), settings.data_dir / "project", settings, print
+    )
     return environments.ensure(lock, settings, print).python
 
 
