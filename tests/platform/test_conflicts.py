@@ -41,8 +41,8 @@ def test_a_conflict_with_what_serving_needs_says_whose_need_it_is() -> None:
 @pytest.mark.parametrize("line_break", [" ", "\n      "])
 def test_an_unknown_package_is_called_that(line_break: str) -> None:
     text = HEAD + (
-        f"Because scikit-lern was not found in the package{line_break}registry and your project depends on scikit-lern, "
-        "we can conclude that your project's requirements are unsatisfiable."
+        f"Because scikit-lern was not found in the package{line_break}registry and your project depends on "
+        "scikit-lern, we can conclude that your project's requirements are unsatisfiable."
     )
     assert conflicts.names_unknown_package(text)
     assert conflicts.explain({"3.11": text}, (Requirement("scikit-lern"),), ADDED).startswith(
