@@ -12,18 +12,15 @@ from asgard.settings import Settings
 SAVE = """
 import sys
 import mlflow, numpy as np
-from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer
 
 X = np.random.default_rng(0).normal(size=(40, 3))
 y = X[:, 0] > 0
 MODELS = {
     "forest": RandomForestClassifier(n_estimators=3),
     "boosting": GradientBoostingClassifier(n_estimators=3),
-    "columns": make_pipeline(ColumnTransformer([("scaled", StandardScaler(), [0])], remainder="passthrough"),
-                             RandomForestClassifier(n_estimators=3)),
     "lambda": make_pipeline(FunctionTransformer(lambda rows: rows * 2), RandomForestClassifier(n_estimators=3)),
 }
 model, options = MODELS[sys.argv[1]].fit(X, y), dict(part.split("=") for part in sys.argv[3:])
@@ -65,7 +62,6 @@ def save(python: Path, folder: Path, *arguments: str) -> subprocess.CompletedPro
     [
         (["forest"], "skops"),
         (["boosting"], "cloudpickle"),
-        (["columns"], "cloudpickle"),
         (["lambda"], "cloudpickle"),
         (["boosting", "direct=yes"], "cloudpickle"),
         (["forest", "serialization_format=pickle"], "pickle"),

@@ -94,7 +94,7 @@ def test_it_describes_itself(worker: Worker, model_python: Path) -> None:
 
 
 def test_there_is_nothing_else(worker: Worker) -> None:
-    for path in ("/", "/predict/", "/invocations", "/docs"):
+    for path in ("/", "/predict/", "/docs/", "/invocations/1"):
         answer = httpx.get(worker.url + path)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
         assert answer.headers["content-type"] == "application/problem+json"
