@@ -112,10 +112,8 @@ def ours(folder: Path, model: Path, *, compiled: bool) -> Peer:
     (place / "bundle.json").write_text(json.dumps(about))
     variables = {**environment(), "PYTHONPATH": str(place / "server")}
     python = python_of("ours", (*LIBRARIES, *OURS))
-    subprocess.run(
-        [python, "-m", "asgard_server.compiling"], input=f"{place}\n", text=True, env=variables, check=True,
-        capture_output=True,
-    )  # fmt: skip
+    compiling = "import pathlib, sys; from asgard_server import compiling; compiling.write(pathlib.Path(sys.argv[1]))"
+    subprocess.run([python, "-c", compiling, place], env=variables, check=True, capture_output=True)
     found = place / "compiled" / "about.json"
     if not compiled:
         kept = json.loads(found.read_text())
