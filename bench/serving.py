@@ -70,7 +70,7 @@ print(__import__("json").dumps({"rows": rows.tolist(), "expected": model.predict
 ECHO = """
 import socket
 from asgard_server.asgi import Application
-from asgard_server.handlers import Asking, Operation
+from asgard_server.asking import Asking, Operation
 from asgard_server.messages import Answer
 from asgard_server.metrics import Metrics, SharedNumbers
 from asgard_server.worker import DrainingServer

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from .. import naming, serving
+from . import environments
 
 SCHEMA: Final = 1
 
@@ -40,7 +41,7 @@ def assemble(
     folder.mkdir(parents=True)
     shutil.move(model, folder / "model")
     (folder / "environment").mkdir()
-    for name in ("pyproject.toml", "uv.lock"):
+    for name in environments.FILES:
         shutil.copyfile(environment / name, folder / "environment" / name)
     copy_server(folder / "server")
     about = {

@@ -14,9 +14,9 @@ from typing import Final
 from ruamel.yaml import YAML
 
 from ..errors import ScriptFailed, ScriptTimeout
-from ..serving import COMPILED, COMPILED_FLAVORS
+from ..serving import ARRAY_FLAVORS, COMPILED
 from ..settings import Settings
-from . import training
+from . import environments, training
 from .environments import Environment
 from .script_templates import ScriptTemplates
 
@@ -54,7 +54,7 @@ class Compiler:
         if not self.settings.compile_models:
             return
         flavors = {*YAML(typ="safe").load(bundle / "model" / "MLmodel")["flavors"]} - {"python_function"}
-        reason = self._run(bundle, on_log) if flavors & COMPILED_FLAVORS else _no_form(flavors)
+        reason = self._run(bundle, on_log) if flavors & ARRAY_FLAVORS else _no_form(flavors)
         if reason is not None:
             shutil.rmtree(bundle / COMPILED, ignore_errors=True)
             (bundle / COMPILED).mkdir()
@@ -66,7 +66,7 @@ class Compiler:
     def _run(self, bundle: Path, on_log: Callable[[str], None]) -> str | None:
         """Why it failed; None where it did not."""
         self.folder.mkdir(parents=True)
-        for name in ("pyproject.toml", "uv.lock"):
+        for name in environments.FILES:
             shutil.copyfile(bundle / "environment" / name, self.folder / name)
         try:
             training.run_script(

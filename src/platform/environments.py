@@ -33,7 +33,8 @@ from .uv_tool import OnLog, UvFailed
 FRESH_SECONDS: Final = 600.0
 """How long the same requirements give the same lock unasked: as long as PyPI tells clients to believe its answers."""
 
-_FILES: Final = ("pyproject.toml", "uv.lock")
+FILES: Final = ("pyproject.toml", "uv.lock")
+"""What a lock is kept in."""
 _IMAGE_MACHINES: Final = {"linux/amd64": ("linux", "x86_64"), "linux/arm64": ("linux", "aarch64")}
 _START_HOOKS: Final = tuple(Path(__file__).with_name(f"{name}.py") for name in ("early_imports", "saving_fallback"))
 """What the interpreters of an environment run at start."""
@@ -231,7 +232,7 @@ def _resolve_with_wishes(project: _Project, folder: Path, settings: Settings, on
     _resolve(replace(project, wished=()), folder, settings, on_log)
     if not project.wished:
         return
-    kept = {name: (folder / name).read_bytes() for name in _FILES}
+    kept = {name: (folder / name).read_bytes() for name in FILES}
     before = _versions(folder)
     try:
         _lock_wished(project, folder, settings)
@@ -390,7 +391,7 @@ def _is_fresh(remembered: Path) -> bool:
 
 def _copy(source: Path, target: Path) -> None:
     target.mkdir(exist_ok=True)
-    for name in _FILES:
+    for name in FILES:
         temporary = target / f".{name}"
         shutil.copyfile(source / name, temporary)
         temporary.replace(target / name)

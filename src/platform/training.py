@@ -24,7 +24,7 @@ from uv import find_uv_bin
 from .. import naming, quantities
 from ..errors import ScriptFailed, ScriptOutOfMemory, ScriptTimeout
 from ..settings import Settings
-from . import processes, script_runner
+from . import environments, processes, script_runner
 from .environments import Environment
 from .script_failures import describe
 from .script_output import TAIL_LINES, ScriptOutput
@@ -70,7 +70,7 @@ def run_script(
     is printed; `folder/output.log` keeps all. pyproject.toml, uv.lock and the script are put back as they were.
     Raises ScriptFailed, ScriptOutOfMemory or ScriptTimeout with the last lines.
     """
-    kept = {name: (folder / name).read_bytes() for name in ("pyproject.toml", "uv.lock")} | {script_name: script}
+    kept = {name: (folder / name).read_bytes() for name in environments.FILES} | {script_name: script}
     (folder / script_name).write_bytes(script)
     with _surroundings(folder, token) as surroundings, (folder / LOG).open("wb") as log:
         variables = {

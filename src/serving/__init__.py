@@ -16,8 +16,11 @@ MLflow is not among them: a model comes with the one that logged it, `mlflow` or
 COMPILED_REQUIREMENTS: tuple[str, ...] = ("onnxruntime>=1.19",)
 """What compiled trees need besides, where it fits the other requirements. Older releases do not run with NumPy 2."""
 
-COMPILED_FLAVORS = frozenset({"sklearn", "xgboost", "lightgbm", "catboost"})
-"""Flavours of models that may have a compiled form, or else may predict the rows of several requests together."""
+ARRAY_FLAVORS = frozenset({"sklearn", "xgboost", "lightgbm", "catboost"})
+"""Flavours whose models, where they were fitted without column names, are best given arrays.
+
+So they alone may have a compiled form, or else may predict the rows of several requests together.
+"""
 
 COMPILED = "compiled"
 """Folder in a bundle: about.json, what was found out about a compiled form of the model, and the files of the form."""

@@ -11,7 +11,8 @@ from typing import Any
 
 import orjson
 
-from .handlers import Operation, metrics_operation, not_found, operations, told
+from .asking import Operation
+from .handlers import metrics_operation, not_found, operations, told
 from .loaded import LoadedModel
 from .messages import Answer, Request
 from .metrics import Metrics, SharedNumbers
@@ -33,9 +34,13 @@ _TOO_LARGE = problem(
     headers={b"connection": b"close"},
 )
 
-
 _CONTENT_CODED = {b"gzip": 31, b"x-gzip": 31, b"deflate": 47}
 """Window bits as zlib takes them (https://docs.python.org/3/library/zlib.html#zlib.decompress)."""
+
+
+_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+_PREFIX = uuid.uuid4().hex[:16].encode()
+_count = itertools.count(1)
 
 
 class _Refused(Exception):
@@ -120,12 +125,12 @@ class Application:
                 headers={b"allow": operation.method.encode()},
             )
         if operation.server is not None:
-            return operation.server(Request(b"", headers, scope["query_string"]))
+            return operation.server(Request(b"", headers))
         try:
             body = await _body(headers, receive)
         except _Refused as refused:
             return refused.answer
-        return await self._queues[path].answer(Request(body, headers, scope["query_string"]))
+        return await self._queues[path].answer(Request(body, headers))
 
 
 def of_model(
@@ -162,11 +167,6 @@ def _log(scope: Message, asked: Mapping[bytes, bytes], answer: Answer, seconds: 
     if b"traceparent" in asked:
         told["traceparent"] = asked[b"traceparent"].decode("latin-1")
     print(orjson.dumps(told).decode(), flush=True)  # noqa: T201 - standard output is the model's log
-
-
-_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
-_PREFIX = uuid.uuid4().hex[:16].encode()
-_count = itertools.count(1)
 
 
 def request_id(headers: Mapping[bytes, bytes]) -> bytes:

@@ -13,7 +13,7 @@ import mlflow.pyfunc
 import numpy as np
 from mlflow.pyfunc import PyFuncModel
 
-from . import COMPILED, COMPILED_FLAVORS, compiled, forms, inputs, model, outputs, verification
+from . import ARRAY_FLAVORS, COMPILED, compiled, forms, inputs, model, outputs, verification
 from .export import Export, NotExportable, export
 from .health import check
 from .loaded import Predict
@@ -78,7 +78,7 @@ def _compile(bundle: Path, folder: Path) -> dict[str, Any]:
         reason = f"It cannot be compiled: {type(error).__name__}."
     rows = reader.read(_data(verification.rows(width, {}, whole=whole)[:64], whole))
     batches = (
-        flavor(loaded.metadata) in COMPILED_FLAVORS
+        flavor(loaded.metadata) in ARRAY_FLAVORS
         and isinstance(rows, np.ndarray)
         and verification.together_as_alone(original, rows)
     )

@@ -1,19 +1,16 @@
 """What the server answers, whatever protocol carries it: plain functions from requests to answers."""
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
 from . import asking, inference_protocol, openapi, scoring
-from .asking import Asking, Failure, Operation, Protocol, Refused, Write
-from .loaded import LoadedModel, Predict
+from .asking import Failure, Operation, Protocol, Refused, Write
+from .loaded import LoadedModel
 from .messages import PROBLEM_JSON, Answer, Request
 from .metrics import CONTENT_TYPE, Metrics
 from .problems import problem
-
-__all__ = ["Asking", "Operation", "not_found", "operations", "predict", "predict_many", "told"]
 
 
 def operations(model: LoadedModel) -> dict[str, Operation]:
@@ -57,17 +54,9 @@ def told(path: str, answer: Answer) -> Answer:
     return answer
 
 
-def predict(model: LoadedModel, body: bytes, run: Predict | None = None) -> Answer:
-    """`{"data": rows or records}` to `{"predictions": ...}`; 422 for data that does not fit, 500 for a failure."""
-    return asking.ask(model, _protocol(model), run or model.predict, Request(body))
-
-
-def predict_many(model: LoadedModel, bodies: Sequence[bytes], run: Predict) -> list[Answer]:
-    """The answers that `predict` would give. Arrays that fit together are predicted at once; a bad one fails alone."""
-    return asking.ask_many(model, _protocol(model), run, [Request(body) for body in bodies])
-
-
 def _protocol(model: LoadedModel) -> Protocol:
+    """`{"data": ...}` to `{"predictions": ...}`; 422 for data that does not fit, 500 for a failure."""
+
     def write(prediction: Any) -> Answer:
         return Answer(model.encode(prediction))
 

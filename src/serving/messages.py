@@ -10,11 +10,10 @@ PROBLEM_JSON = b"application/problem+json"
 
 
 class Request(NamedTuple):
-    """One request. `body`: its content, decompressed; `headers`: names in lower case; `query`: of the URL, encoded."""
+    """One request. `body`: its content, decompressed; `headers`: names in lower case."""
 
     body: bytes
     headers: Mapping[bytes, bytes] = MappingProxyType({})
-    query: bytes = b""
 
     def header(self, name: bytes) -> str | None:
         """A header's value."""

@@ -4,14 +4,14 @@ Counting is a few additions in memory that the workers of a template share, each
 pays under a microsecond for it. Text format: https://prometheus.io/docs/instrumenting/exposition_formats/.
 """
 
-import contextlib
 import mmap
 import os
 import time
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
+
+from . import processes
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -173,7 +173,7 @@ def _processes(pids: Sequence[int]) -> Iterator[str]:
     """Of all workers together, under the names that Prometheus' own clients use for one."""
     yield _head("asgard_workers", "gauge", "Worker processes.")
     yield f"asgard_workers {len(pids)}\n"
-    seen = [found for pid in pids if (found := _process(pid)) is not None]
+    seen = [found for pid in pids if (found := processes.usage(pid)) is not None]
     if not seen:
         return
     cpu, memory, files, started = zip(*seen, strict=True)
@@ -185,18 +185,6 @@ def _processes(pids: Sequence[int]) -> Iterator[str]:
     yield f"process_open_fds {sum(files)}\n"
     yield _head("process_start_time_seconds", "gauge", "When the oldest worker began, in seconds since 1970.")
     yield f"process_start_time_seconds {min(started):.2f}\n"
-
-
-def _process(pid: int) -> tuple[float, int, int, float] | None:
-    """CPU seconds, resident bytes, open files, start time. None where /proc does not tell (proc(5))."""
-    with contextlib.suppress(OSError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks = os.sysconf("SC_CLK_TCK")
-        booted = time.time() - float(Path("/proc/uptime").read_text().split()[0])
-        files = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
-        cpu = (int(fields[11]) + int(fields[12])) / ticks
-        return cpu, int(fields[21]) * os.sysconf("SC_PAGE_SIZE"), files, booted + int(fields[19]) / ticks
-    return None
 
 
 def _histogram(

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -47,12 +48,12 @@ def alive(pid: int) -> bool:
     """Whether the process runs; one that has ended and was not waited for does not."""
     try:
         os.kill(pid, 0)
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        state = _stat(pid)[0]
     except ProcessLookupError:
         return False
     except OSError:
         return not Path("/proc/self/stat").exists()
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
+    return state not in "ZX"
 
 
 def tree(pid: int) -> Iterator[int]:
@@ -70,10 +71,25 @@ def resident_bytes(pid: int) -> int:
     return sum(map(_resident, tree(pid)))
 
 
+def usage(pid: int) -> tuple[float, int, int, float] | None:
+    """CPU seconds, resident bytes, open files, its begin in seconds since 1970. None where /proc does not tell."""
+    with contextlib.suppress(OSError):
+        fields, ticks = _stat(pid), os.sysconf("SC_CLK_TCK")
+        booted = time.time() - float(Path("/proc/uptime").read_text().split()[0])
+        files = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+        return (int(fields[11]) + int(fields[12])) / ticks, _resident(pid), files, booted + int(fields[19]) / ticks
+    return None
+
+
 def kill_group(pid: int) -> None:
     """SIGKILL a group by its leader, also one whose leader has ended; tolerant of what is gone."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat (proc(5)) from the third on, the state. Raises OSError."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def _resident(pid: int) -> int:

@@ -6,11 +6,8 @@ import numpy as np
 from mlflow.models import Model
 from mlflow.pyfunc import PyFuncModel
 
-from . import frames, inputs
+from . import ARRAY_FLAVORS, frames, inputs
 from .metadata import flavor
-
-ARRAY_FLAVORS = ("sklearn", "xgboost", "lightgbm", "catboost")
-"""Flavours whose models, where they were fitted without column names, are best given arrays."""
 
 _MADE = {
     "boolean": False,

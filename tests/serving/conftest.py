@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 from filelock import FileLock
 from uv import find_uv_bin
 
-from asgard.serving import SERVER_REQUIREMENTS
+from asgard.serving import SERVER_REQUIREMENTS, compiling, loading
+from asgard.serving.loaded import LoadedModel
 
 from . import models
 from .parents import Parents
@@ -65,6 +67,25 @@ def bundle(saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
     def make(name: str, version: int = 1) -> Path:
         path = folder / f"{name}-{version}"
         return path if path.exists() else models.make_bundle(saved(name), path, version=version)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def loaded(bundle: Callable[..., Path]) -> Callable[[str], LoadedModel]:
+    """A model in `models.SAVE` as a worker has it, loaded when it is first asked for."""
+    return cache(lambda name: loading.load(bundle(name)))
+
+
+@pytest.fixture(scope="session")
+def compiled(saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The bundle of a model in `models.SAVE`, with its compiled form."""
+    folder = tmp_path_factory.mktemp("compiled")
+
+    def make(name: str) -> Path:
+        if not (folder / name).exists():
+            assert compiling.write(models.make_bundle(saved(name), folder / name))["form"]
+        return folder / name
 
     return make
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from asgard.serving.asgi import BODY_LIMIT, Application
-from asgard.serving.handlers import Asking, Operation
+from asgard.serving.asking import Asking, Operation
 from asgard.serving.messages import Answer, Request
 from asgard.serving.metrics import Metrics, SharedNumbers
 from asgard.serving.options import NONE_ASKED, Options

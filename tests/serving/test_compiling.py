@@ -30,11 +30,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from asgard.serving import COMPILED, compiled, compiling, export, forms, handlers, loading, model, verification
+from asgard.serving import COMPILED, compiled, compiling, export, forms, loading, model, verification
 from asgard.serving.problems import HealthCheckFailed
 
 from . import models
 from .models import FRAME, X, Y
+from .predicting import predict, predict_many
 
 X3, Y3 = make_classification(300, 8, n_informative=6, n_classes=3, random_state=0)
 XR, YR = make_regression(n_samples=200, n_features=5, random_state=0)
@@ -82,7 +83,7 @@ def made(tmp_path: Path) -> Callable[..., Path]:
 
 
 def answer(loaded: Any, data: Any) -> tuple[int, bytes]:
-    found = handlers.predict(loaded, orjson.dumps({"data": data}))
+    found = predict(loaded, orjson.dumps({"data": data}))
     return found.status, found.body
 
 
@@ -101,8 +102,8 @@ def test_a_compiled_model_answers_every_request_with_the_bytes_of_the_original(
         assert answer(form, data) == answer(original, data)
     if form.batches:
         bodies = [orjson.dumps({"data": part}) for part in (rows[:1].tolist(), [[1]], rows[1:4].tolist())]
-        together = handlers.predict_many(form, bodies, form.predict)
-        assert [a.body for a in together] == [handlers.predict(form, body).body for body in bodies]
+        together = predict_many(form, bodies)
+        assert [a.body for a in together] == [predict(form, body).body for body in bodies]
 
 
 @pytest.mark.parametrize(

@@ -20,31 +20,20 @@ from asgard.serving.problems import HealthCheckFailed
 from asgard.serving.signatures import choose_input
 
 from .models import FRAME, NAMES, PEOPLE, X
+from .predicting import predict
 
 Ask = Callable[..., tuple[int, dict[str, Any]]]
-
-
-@pytest.fixture(scope="module")
-def loaded(bundle: Callable[..., Path]) -> Callable[[str], LoadedModel]:
-    kept: dict[str, LoadedModel] = {}
-
-    def load(name: str) -> LoadedModel:
-        if name not in kept:
-            kept[name] = loading.load(bundle(name))
-        return kept[name]
-
-    return load
 
 
 @pytest.fixture(scope="module")
 def ask(loaded: Callable[[str], LoadedModel]) -> Ask:
     """The status and the content of the answer of a model to `data`."""
 
-    def predict(name: str, data: Any) -> tuple[int, dict[str, Any]]:
-        answer = handlers.predict(loaded(name), orjson.dumps({"data": data}, option=orjson.OPT_SERIALIZE_NUMPY))
+    def answer_of(name: str, data: Any) -> tuple[int, dict[str, Any]]:
+        answer = predict(loaded(name), orjson.dumps({"data": data}, option=orjson.OPT_SERIALIZE_NUMPY))
         return answer.status, json.loads(answer.body)
 
-    return predict
+    return answer_of
 
 
 @pytest.mark.parametrize(
@@ -205,7 +194,7 @@ def test_missing_numbers_are_null(ask: Ask, bundle: Callable[..., Path]) -> None
 def test_a_body_that_is_no_request_is_answered_422(
     loaded: Callable[[str], LoadedModel], body: bytes, code: str
 ) -> None:
-    answer = handlers.predict(loaded("specification"), body)
+    answer = predict(loaded("specification"), body)
     assert (answer.status, json.loads(answer.body)["code"]) == (422, code)
     assert answer.content_type == b"application/problem+json"
 

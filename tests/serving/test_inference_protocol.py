@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import struct
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,15 @@ import orjson
 import pandas as pd
 import pytest
 
-from asgard.serving import compiling, handlers, inference_protocol, loading, model, outputs
+from asgard.serving import handlers, inference_protocol, loading, model, outputs
 from asgard.serving.asgi import Application, of_model
 from asgard.serving.asking import Asking
 from asgard.serving.loaded import LoadedModel, NotQuick
 from asgard.serving.messages import Answer, Request
 from asgard.serving.queueing import QUEUE_MIN
 
-from . import models
 from .models import FRAME, NAMES, PEOPLE, X
+from .predicting import predict
 
 INFER = "/v2/models/iris/infer"
 
@@ -31,30 +32,12 @@ Tensor = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def loaded(bundle: Callable[..., Path]) -> Load:
-    kept: dict[str, LoadedModel] = {}
-
-    def load(name: str) -> LoadedModel:
-        if name not in kept:
-            kept[name] = loading.load(bundle(name))
-        return kept[name]
-
-    return load
-
-
-@pytest.fixture(scope="module")
-def both(
-    saved: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], tuple[LoadedModel, LoadedModel]]:
+def both(compiled: Callable[[str], Path]) -> Callable[[str], tuple[LoadedModel, LoadedModel]]:
     """A model as it is, and by its compiled form."""
-    kept: dict[str, tuple[LoadedModel, LoadedModel]] = {}
 
+    @cache
     def load(name: str) -> tuple[LoadedModel, LoadedModel]:
-        if name not in kept:
-            bundle = models.make_bundle(saved(name), tmp_path_factory.mktemp("compiled") / name)
-            assert compiling.write(bundle)["form"] is not None
-            kept[name] = model.load(bundle, {}), loading.load(bundle)
-        return kept[name]
+        return model.load(compiled(name), {}), loading.load(compiled(name))
 
     return load
 
@@ -112,7 +95,7 @@ def columns(frame: pd.DataFrame, **datatypes: str) -> list[Tensor]:
 
 def predicted(found: LoadedModel, rows: Any) -> Any:
     """What /predict answers."""
-    answer = handlers.predict(found, orjson.dumps({"data": rows}))
+    answer = predict(found, orjson.dumps({"data": rows}))
     assert answer.status == 200
     return json.loads(answer.body)["predictions"]
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -10,20 +9,18 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
-from asgard.serving import handlers, loading
+from asgard.serving import handlers
+from asgard.serving.loaded import LoadedModel
 from asgard.serving.messages import Answer, Request
 
 from .models import FRAME, PEOPLE, X
+from .predicting import predict
 
 
 @pytest.fixture(scope="module")
-def get(bundle: Callable[..., Path]) -> Callable[[str, str], Answer]:
-    kept: dict[str, dict[str, handlers.Operation]] = {}
-
+def get(loaded: Callable[[str], LoadedModel]) -> Callable[[str, str], Answer]:
     def ask(name: str, path: str) -> Answer:
-        if name not in kept:
-            kept[name] = handlers.operations(loading.load(bundle(name)))
-        server = kept[name][path].server
+        server = handlers.operations(loaded(name))[path].server
         assert server is not None
         return server(Request(b""))
 
@@ -82,12 +79,12 @@ def test_the_schema_refuses_what_the_model_refuses(document: Callable[[str], Any
 
 @pytest.mark.parametrize("name", ["example", "columns", "tensor"])
 def test_the_example_is_one_that_the_model_answers(
-    document: Callable[[str], Any], bundle: Callable[..., Path], name: str
+    document: Callable[[str], Any], loaded: Callable[[str], LoadedModel], name: str
 ) -> None:
     schema = body_schema(document(name))
     [example] = schema["examples"]
     Draft202012Validator(schema).validate(example)
-    assert handlers.predict(loading.load(bundle(name)), orjson.dumps(example)).status == 200
+    assert predict(loaded(name), orjson.dumps(example)).status == 200
 
 
 def test_the_page_shows_the_example_and_loads_nothing_from_elsewhere(get: Callable[[str, str], Answer]) -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 
-from asgard.serving.handlers import Asking, Operation
+from asgard.serving.asking import Asking, Operation
 from asgard.serving.loaded import Cost, NotQuick
 from asgard.serving.messages import Answer, Request
 from asgard.serving.metrics import Metrics, SharedNumbers

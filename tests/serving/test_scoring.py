@@ -19,10 +19,9 @@ import pytest
 from mlflow.pyfunc import scoring_server
 from mlflow.version import VERSION
 
-from asgard.serving import compiling, loading
+from asgard.serving import loading
 from asgard.serving.asgi import Application, of_model
 
-from . import models
 from .conftest import Saved
 from .http_server import mlflow_serves, serving
 from .models import FRAME, NAMES, PEOPLE, X
@@ -236,19 +235,6 @@ def mlflows(saved: Saved) -> Callable[[str], dict[str, Got]]:
             return invoke(scoring_server.init(mlflow.pyfunc.load_model(str(saved(name)))))
 
     return answers
-
-
-@pytest.fixture(scope="module")
-def compiled(saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The bundle of a model, with its compiled form."""
-    folder = tmp_path_factory.mktemp("compiled")
-
-    def make(name: str) -> Path:
-        if not (folder / name).exists():
-            assert compiling.write(models.make_bundle(saved(name), folder / name))["form"]
-        return folder / name
-
-    return make
 
 
 def application(bundle: Path) -> Application:
