@@ -98,7 +98,7 @@ def python_of(name: str, requirements: tuple[str, ...]) -> Path:
 def fit(python: Path, name: str, folder: Path) -> tuple[Rows, list[Any]]:
     """Fit and save a model; rows, and what it predicts for them."""
     folder.mkdir()
-    done = subprocess.run([python, "-c", FIT, name, folder], check=True, capture_output=True, env=environment())
+    done = subprocess.run([python, "-c", FIT, name, folder], check=True, capture_output=True, env=environment(python.parent))
     found = json.loads(done.stdout.splitlines()[-1])
     return found["rows"], found["expected"]
 
@@ -110,8 +110,8 @@ def ours(folder: Path, model: Path, *, compiled: bool) -> Peer:
     shutil.copytree(model / "mlflow", place / "model")
     about = {"model_name": "bench", "model_version": "1", "run_id": "0", "deployment_id": "bench-v1-0"}
     (place / "bundle.json").write_text(json.dumps(about))
-    variables = {**environment(), "PYTHONPATH": str(place / "server")}
     python = python_of("ours", (*LIBRARIES, *OURS))
+    variables = {**environment(python.parent), "PYTHONPATH": str(place / "server")}
     compiling = "import pathlib, sys; from asgard_server import compiling; compiling.write(pathlib.Path(sys.argv[1]))"
     subprocess.run([python, "-c", compiling, place], env=variables, check=True, capture_output=True)
     found = place / "compiled" / "about.json"
@@ -147,7 +147,7 @@ def running(started: Started, folder: Path, search: Path) -> Iterator[psutil.Pro
     with (folder / "output.log").open("wb") as log:
         process = subprocess.Popen(
             [*pinned, *started.command], cwd=folder, stdout=log, stderr=log, start_new_session=True,
-            env={**environment(), "PYTHONPATH": str(search)},
+            env={**environment(Path(started.command[0]).parent), "PYTHONPATH": str(search)},
         )  # fmt: skip
     try:
         yield psutil.Process(process.pid)
@@ -160,7 +160,7 @@ def running(started: Started, folder: Path, search: Path) -> Iterator[psutil.Pro
             process.wait()
 
 
-def first_answer(url: str, body: Any, process: psutil.Process) -> Any:
+def first_answer(url: str, body: Any, process: psutil.Process, log: Path) -> Any:
     """The content of the first answer that is 200."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.is_running():
@@ -171,7 +171,7 @@ def first_answer(url: str, body: Any, process: psutil.Process) -> Any:
         except httpx.TransportError:
             pass
         time.sleep(0.02)
-    sys.exit(f"{url} does not answer.")
+    sys.exit(f"{url} does not answer:\n{log.read_text(errors='replace')[-3000:]}")
 
 
 def memory(process: psutil.Process) -> float:
@@ -211,7 +211,7 @@ def measure(
     url = f"http://127.0.0.1:{port}{peer.path}"
     began = time.monotonic()
     with running(peer.start(python, model, port), folder, model.parent / "compiled" / "server") as process:
-        found = peer.predictions(first_answer(url, peer.body(rows[:1]), process))
+        found = peer.predictions(first_answer(url, peer.body(rows[:1]), process, folder / "output.log"))
         started = time.monotonic() - began
         answers = peer.predictions(httpx.post(url, json=peer.body(rows), timeout=60).json())
         if expected and (found != expected[:1] or answers != expected):

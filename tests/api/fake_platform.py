@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,8 @@ from asgard.platform.requests import DeployRequest
 from asgard.platform.status import PlatformStatus
 from asgard.progress import OnProgress
 from asgard.settings import Settings
+
+from ..waiting import until
 
 DEADLINE_SECONDS = 60.0
 
@@ -128,20 +129,13 @@ def running(settings: Settings, platform: FakePlatform) -> Iterator[Running]:
         server.should_exit = True
 
     try:
-        wait_until(lambda: server.started)
+        until(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
         yield Running(f"http://127.0.0.1:{port}", port, end, thread)
     finally:
         end()
         thread.join(DEADLINE_SECONDS)
         assert not thread.is_alive()
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.005)
 
 
 def events(text: str) -> list[tuple[str, Any]]:

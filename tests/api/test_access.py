@@ -13,7 +13,8 @@ import structlog
 from asgard.platform.requests import DeployRequest
 from asgard.progress import OnProgress
 
-from .fake_platform import EXAMPLE, FakeDeployed, FakePlatform, Running, post, wait_until
+from ..waiting import until
+from .fake_platform import EXAMPLE, FakeDeployed, FakePlatform, Running, post
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[Any]:
@@ -31,7 +32,7 @@ def test_a_request_is_one_line_with_an_id_that_the_answer_carries(
     server: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = httpx.get(f"{server.url}/mlops/models/a%20b%0A?token=hunter2")
-    wait_until(lambda: access_lines(caplog))
+    until(lambda: access_lines(caplog))
     (line,) = access_lines(caplog)
     assert (line["method"], line["path"], line["status"]) == ("GET", "/mlops/models/a%20b%0A", 404)
     assert line["request_id"] == answer.headers["x-request-id"]
@@ -53,7 +54,7 @@ def test_bodies_and_headers_are_in_no_line_even_when_a_deploy_breaks(
     platform.on_deploy = fail
     body = EXAMPLE | {"environment_vars": {"KEY": "hunter2"}}
     assert post(server.url, body, headers={"Authorization": "Bearer hunter2"}).status_code == 500
-    wait_until(lambda: access_lines(caplog))
+    until(lambda: access_lines(caplog))
     assert "a defect" in caplog.text
     assert "hunter2" not in caplog.text
 

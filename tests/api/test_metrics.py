@@ -14,7 +14,8 @@ from asgard.platform.requests import DeployRequest
 from asgard.progress import OnProgress, Progress, Stage
 from asgard.settings import Settings
 
-from .fake_platform import EXAMPLE, FakeDeployed, FakePlatform, Running, post, running, wait_until
+from ..waiting import until
+from .fake_platform import EXAMPLE, FakeDeployed, FakePlatform, Running, post, running
 
 Samples = dict[tuple[str, frozenset[str]], float]
 
@@ -107,9 +108,9 @@ def test_deploys_under_way_and_in_the_queue_are_shown(server: Running, platform:
     try:
         for thread in posts:
             thread.start()
-        wait_until(lambda: shown() == (2, 2))
+        until(lambda: shown() == (2, 2))
         turn.set()
-        wait_until(lambda: shown() == (2, 0))
+        until(lambda: shown() == (2, 0))
     finally:
         turn.set()
         may_end.set()

@@ -14,7 +14,8 @@ from asgard.platform.status import PlatformStatus
 from asgard.progress import OnProgress
 from asgard.settings import Settings
 
-from .fake_platform import EXAMPLE, FakeDeployed, FakePlatform, Running, post, running, wait_until
+from ..waiting import until
+from .fake_platform import EXAMPLE, FakeDeployed, FakePlatform, Running, post, running
 
 
 def test_a_deploy_answers_with_exactly_the_fields_of_the_contract(server: Running) -> None:
@@ -177,7 +178,7 @@ def test_short_requests_are_answered_while_more_deploys_run_than_the_pool_has_th
     with ThreadPoolExecutor(60) as pool:
         answers = [pool.submit(post, server.url) for _ in range(60)]
         try:
-            wait_until(lambda: len(platform.requests) == 60)
+            until(lambda: len(platform.requests) == 60)
             for path in ("/mlops/models", "/mlops/models/iris", "/mlops/status", "/health"):
                 assert httpx.get(server.url + path).status_code == 200
         finally:

@@ -23,6 +23,7 @@ from asgard.platform.requests import DeployRequest
 from asgard.progress import OnProgress, Progress
 from asgard.settings import Settings
 
+from ..waiting import until
 from .fake_platform import (
     DEADLINE_SECONDS,
     EXAMPLE,
@@ -32,7 +33,6 @@ from .fake_platform import (
     events,
     post,
     running,
-    wait_until,
 )
 
 STREAM = {"Accept": "text/event-stream"}
@@ -147,7 +147,7 @@ def test_a_client_that_goes_away_changes_nothing(server: Running, platform: Fake
     assert httpx.get(f"{server.url}/health").status_code == 200  # the server has had its turn to notice
     assert platform.calls == []
     held.release.set()
-    wait_until(lambda: platform.calls == ["deployed"])
+    until(lambda: platform.calls == ["deployed"])
 
 
 def test_a_client_that_does_not_read_cannot_hold_up_its_deploy(server: Running, platform: FakePlatform) -> None:
@@ -162,7 +162,7 @@ def test_a_client_that_does_not_read_cannot_hold_up_its_deploy(server: Running, 
 
     platform.on_deploy = chatter
     client = ask(server.port, "text/event-stream")
-    wait_until(lambda: platform.calls == ["deployed"])  # with nothing read yet
+    until(lambda: platform.calls == ["deployed"])  # with nothing read yet
     received = client.getresponse().read().decode()
     client.close()
     told = events(received)
@@ -267,7 +267,7 @@ def test_a_server_told_to_end_finishes_what_runs_and_then_stops_the_platform(
         if leaves:
             client.close()
         server.end()
-        wait_until(lambda: refuses(server.port))
+        until(lambda: refuses(server.port))
         assert server.thread.is_alive()
         assert platform.calls == ["start"]
         held.release.set()
@@ -289,7 +289,7 @@ def test_a_server_told_to_end_waits_no_longer_than_its_bound(tmp_path: Path) -> 
         assert platform.calls == ["start", "stop"]
         client.close()
     held.release.set()
-    wait_until(lambda: "deployed" in platform.calls)
+    until(lambda: "deployed" in platform.calls)
 
 
 SERVING = """
@@ -299,13 +299,13 @@ from asgard.api.app import create_server
 from asgard.settings import Settings
 
 sys.path.append(sys.argv[1])
-from fake_platform import FakeDeployed, FakePlatform, wait_until
+from fake_platform import FakeDeployed, FakePlatform
 
 folder = pathlib.Path(sys.argv[2])
 
 def deploy(request, on_progress):
     (folder / "began").touch()
-    wait_until((folder / "release").exists)
+    until((folder / "release").exists)
     return FakeDeployed()
 
 logs.configure("info", "console")
@@ -320,12 +320,12 @@ def test_sigterm_ends_the_process_once_the_deploy_is_answered(tmp_path: Path) ->
         port = free.getsockname()[1]
     process = subprocess.Popen([sys.executable, "-c", SERVING, str(Path(__file__).parent), str(tmp_path), str(port)])
     try:
-        wait_until(lambda: process.poll() is not None or not refuses(port))
+        until(lambda: process.poll() is not None or not refuses(port))
         assert process.poll() is None
         client = ask(port, "application/json")
-        wait_until((tmp_path / "began").exists)
+        until((tmp_path / "began").exists)
         process.send_signal(signal.SIGTERM)
-        wait_until(lambda: refuses(port))
+        until(lambda: refuses(port))
         assert process.poll() is None
         (tmp_path / "release").touch()
         assert client.getresponse().status == 200

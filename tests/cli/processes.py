@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..api.fake_platform import DEADLINE_SECONDS, wait_until
+from ..api.fake_platform import DEADLINE_SECONDS
+from ..waiting import until
 
 
 def environment(folder: Path, **variables: str) -> dict[str, str]:
@@ -57,7 +58,7 @@ def first_line(process: subprocess.Popen[str], folder: Path) -> str:
 
 def ended(process: subprocess.Popen[str]) -> int:
     """Its exit code, once it has ended by itself."""
-    wait_until(lambda: process.poll() is not None)
+    until(lambda: process.poll() is not None)
     return int(process.returncode)
 
 

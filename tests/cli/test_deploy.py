@@ -20,7 +20,8 @@ from asgard.platform.requests import DeploymentChanges, DeployRequest
 from asgard.progress import OnProgress, Progress
 from asgard.settings import Settings
 
-from ..api.fake_platform import FakeDeployed, FakePlatform, Running, running, wait_until
+from ..api.fake_platform import FakeDeployed, FakePlatform, Running, running
+from ..waiting import until
 from . import processes
 from .conftest import Run
 
@@ -236,7 +237,7 @@ def test_ctrl_c_leaves_the_deploy_to_the_server_and_says_so(
     command = ["-m", "asgard.cli", "deploy", str(script), "--name", "iris"]
     try:
         with processes.started(command, tmp_path, ASGARD_URL=server.url) as process:
-            wait_until(lambda: "Running train.py" in processes.errors(tmp_path))
+            until(lambda: "Running train.py" in processes.errors(tmp_path))
             time.sleep(0.5)  # it has written the line, and then waits for the next
             process.send_signal(signal.SIGINT)
             assert processes.ended(process) == 130
@@ -246,4 +247,4 @@ def test_ctrl_c_leaves_the_deploy_to_the_server_and_says_so(
         assert "deployed" not in platform.calls
     finally:
         may_end.set()
-    wait_until(lambda: "deployed" in platform.calls)
+    until(lambda: "deployed" in platform.calls)

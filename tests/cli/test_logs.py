@@ -8,7 +8,7 @@ import pytest
 from asgard.cli import logs
 from asgard.serving import server_log
 
-from ..api.fake_platform import wait_until
+from ..waiting import until
 from . import processes
 from .conftest import Run
 
@@ -117,7 +117,7 @@ def test_a_pipe_that_is_closed_early_is_no_defect(tmp_path: Path) -> None:
         assert processes.first_line(process, tmp_path).endswith("line 0")
         assert process.stdout is not None
         process.stdout.close()
-        wait_until(lambda: process.poll() is not None)
+        until(lambda: process.poll() is not None)
         process.stdout = None
     assert "Traceback" not in processes.errors(tmp_path)
     assert "defect" not in processes.errors(tmp_path)

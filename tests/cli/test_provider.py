@@ -14,7 +14,7 @@ from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, provider_pb2, prov
 from asgard.cli import provider
 from asgard.stacks.provider.local_server import TYPE
 
-from ..api.fake_platform import wait_until
+from ..waiting import until
 from . import processes
 
 PLUGIN = ["-c", "from asgard.cli.provider import main; main()", "127.0.0.1:1"]
@@ -87,7 +87,7 @@ def test_it_ends_when_the_engine_was_killed(tmp_path: Path) -> None:
     with processes.started(["-c", ENGINE, *PLUGIN], tmp_path) as engine:
         plugin = int(processes.first_line(engine, tmp_path))
         engine.kill()
-        wait_until(lambda: not _runs(plugin))
+        until(lambda: not _runs(plugin))
 
 
 def _runs(pid: int) -> bool:

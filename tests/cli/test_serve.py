@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from ..api.fake_platform import DEADLINE_SECONDS, post, wait_until
+from ..api.fake_platform import DEADLINE_SECONDS, post
+from ..waiting import until
 from . import processes
 from .conftest import Run
 
@@ -40,9 +41,9 @@ def test_a_running_deploy_is_finished_first(tmp_path: Path) -> None:
         answers: list[httpx.Response] = []
         client = threading.Thread(target=lambda: answers.append(post(url)))
         client.start()
-        wait_until((tmp_path / "deploying").exists)
+        until((tmp_path / "deploying").exists)
         process.send_signal(signal.SIGINT)
-        wait_until(lambda: "what runs is finished first" in processes.errors(tmp_path))
+        until(lambda: "what runs is finished first" in processes.errors(tmp_path))
         (tmp_path / "finish").touch()
         assert processes.ended(process) == 0
         client.join(DEADLINE_SECONDS)
@@ -54,9 +55,9 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
         url = processes.first_line(process, tmp_path)
         client = threading.Thread(target=_post_in_vain, args=[url])
         client.start()
-        wait_until((tmp_path / "deploying").exists)
+        until((tmp_path / "deploying").exists)
         process.send_signal(signal.SIGINT)
-        wait_until(lambda: "what runs is finished first" in processes.errors(tmp_path))
+        until(lambda: "what runs is finished first" in processes.errors(tmp_path))
         process.send_signal(signal.SIGINT)
         assert processes.ended(process) == 130
         client.join(DEADLINE_SECONDS)
@@ -68,7 +69,7 @@ def test_a_deploy_that_takes_longer_than_the_bound_does_not_keep_it(tmp_path: Pa
         url = processes.first_line(process, tmp_path)
         client = threading.Thread(target=_post_in_vain, args=[url])
         client.start()
-        wait_until((tmp_path / "deploying").exists)
+        until((tmp_path / "deploying").exists)
         process.send_signal(signal.SIGTERM)
         assert processes.ended(process) == 0
         client.join(DEADLINE_SECONDS)

@@ -13,8 +13,9 @@ from asgard.errors import ScriptFailed as Failed
 from asgard.platform.requests import DeploymentChanges, DeployRequest
 from asgard.progress import OnProgress, Progress
 
-from ..api.fake_platform import FakeDeployed, FakePlatform, Running, wait_until
+from ..api.fake_platform import FakeDeployed, FakePlatform, Running
 from ..cli.processes import answering
+from ..waiting import until
 from .conftest import Call
 
 
@@ -48,7 +49,7 @@ def test_progress_is_told_as_it_comes(call: Call, platform: FakePlatform, script
     def deploy(_: DeployRequest, on_progress: OnProgress) -> FakeDeployed:
         for number, one in enumerate(told, 1):
             on_progress(one)
-            wait_until(lambda number=number: len(heard) == number)  # type: ignore[misc]
+            until(lambda number=number: len(heard) == number)  # type: ignore[misc]
         return FakeDeployed()
 
     platform.on_deploy = deploy
@@ -179,4 +180,4 @@ def test_a_callback_that_raises_ends_the_waiting_and_not_the_deploy(
         assert "deployed" not in platform.calls
     finally:
         may_end.set()
-    wait_until(lambda: "deployed" in platform.calls)
+    until(lambda: "deployed" in platform.calls)

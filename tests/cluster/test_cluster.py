@@ -20,10 +20,11 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import ConfigMap, Node, Pod, Secret, Service
 from lightkube.types import PatchType
 
+from ..waiting import until
 from . import access
 from .leftovers import MARK
 from .model import Cluster
-from .workloads import address_of, answer, environment, eventually, is_rolled_out, put_workload
+from .workloads import address_of, answer, environment, is_rolled_out, put_workload
 
 
 def test_the_node_is_ready_and_nothing_of_it_listens_beyond_the_loopback(cluster: Cluster) -> None:
@@ -38,8 +39,8 @@ def test_the_node_is_ready_and_nothing_of_it_listens_beyond_the_loopback(cluster
 
 def test_a_restricted_pod_runs_and_answers_at_the_load_balancers_address(cluster: Cluster, client: Client) -> None:
     put_workload(cluster, client)
-    eventually(lambda: is_rolled_out(client))
-    address = eventually(lambda: address_of(client))
+    until(lambda: is_rolled_out(client))
+    address = until(lambda: address_of(client))
     assert address.startswith("127.0.")
     assert answer(address) == "1"
     [pod, _] = client.list(Pod)
@@ -56,8 +57,8 @@ def test_a_pod_that_leaves_the_restricted_profile_is_refused(cluster: Cluster, c
 
 def test_an_update_under_traffic_loses_no_request(cluster: Cluster, client: Client) -> None:
     put_workload(cluster, client)
-    eventually(lambda: is_rolled_out(client))
-    address = eventually(lambda: address_of(client))
+    until(lambda: is_rolled_out(client))
+    address = until(lambda: address_of(client))
     answers: list[str] = []
     failures: list[Exception] = []
     done = threading.Event()
@@ -76,8 +77,8 @@ def test_an_update_under_traffic_loses_no_request(cluster: Cluster, client: Clie
         container = {"name": "web", "env": [{"name": "VERSION", "value": "2"}]}
         new = {"spec": {"template": {"spec": {"containers": [container]}}}}
         client.patch(Deployment, "web", new, patch_type=PatchType.STRATEGIC)
-        eventually(lambda: is_rolled_out(client))
-        eventually(lambda: len(list(client.list(Pod))) == 2)
+        until(lambda: is_rolled_out(client))
+        until(lambda: len(list(client.list(Pod))) == 2)
     finally:
         done.set()
         for asker in askers:
@@ -89,9 +90,9 @@ def test_an_update_under_traffic_loses_no_request(cluster: Cluster, client: Clie
 
 def test_a_connection_is_refused_where_no_pod_is_ready(cluster: Cluster, client: Client) -> None:
     put_workload(cluster, client)
-    address = eventually(lambda: address_of(client))
+    address = until(lambda: address_of(client))
     client.patch(Deployment, "web", {"spec": {"replicas": 0}}, patch_type=PatchType.MERGE)
-    eventually(lambda: not list(client.list(Pod)))
+    until(lambda: not list(client.list(Pod)))
 
     def is_reset() -> bool:
         try:
@@ -100,7 +101,7 @@ def test_a_connection_is_refused_where_no_pod_is_ready(cluster: Cluster, client:
             return True
         return False
 
-    eventually(is_reset)
+    until(is_reset)
 
 
 def test_an_address_is_withheld_as_long_as_asked(cluster: Cluster, client: Client, namespace: str) -> None:
@@ -108,16 +109,16 @@ def test_an_address_is_withheld_as_long_as_asked(cluster: Cluster, client: Clien
         put_workload(cluster, client)
         time.sleep(3)  # Others get theirs within a fraction of that.
         assert address_of(client) is None
-    eventually(lambda: address_of(client))
+    until(lambda: address_of(client))
 
 
 def test_a_service_that_goes_gives_its_address_back(cluster: Cluster, client: Client) -> None:
     put_workload(cluster, client)
-    address = eventually(lambda: address_of(client))
+    address = until(lambda: address_of(client))
     client.delete(Service, "web")
-    eventually(lambda: not list(client.list(Service)))
+    until(lambda: not list(client.list(Service)))
     with pytest.raises(httpx.ConnectError):
-        eventually(lambda: answer(address) == "nothing listens", seconds=10)
+        until(lambda: answer(address) == "nothing listens", seconds=10)
 
 
 def test_a_container_over_its_memory_limit_is_killed_for_it(cluster: Cluster) -> None:
@@ -136,7 +137,7 @@ def test_a_container_over_its_memory_limit_is_killed_for_it(cluster: Cluster) ->
             return state.terminated.reason if state and state.terminated else None
 
         try:
-            assert eventually(reason) == "OOMKilled"
+            assert until(reason) == "OOMKilled"
         finally:
             client.delete(Pod, "greedy")
 
@@ -173,9 +174,7 @@ def test_others_may_do_what_the_manifests_say_and_no_more(
         kubeconfig = access.for_service_account(cluster, "reader", [manifest], namespace=namespace)
     with Client(KubeConfig.from_file(kubeconfig), trust_env=False) as client:
         assert client.namespace == namespace
-        eventually(
-            lambda: [item.metadata and item.metadata.name for item in client.list(ConfigMap)] == ["kube-root-ca.crt"]
-        )
+        until(lambda: [item.metadata and item.metadata.name for item in client.list(ConfigMap)] == ["kube-root-ca.crt"])
         with pytest.raises(ApiError) as refused:
             list(client.list(Secret))
         assert refused.value.status.code == 403

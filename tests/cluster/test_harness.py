@@ -7,10 +7,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ..waiting import until
 from . import binaries, harness, packages
 from .harness import Prepared
 from .model import HarnessError
-from .workloads import address_of, answer, eventually, is_rolled_out, marks_of, put_workload, traces_of
+from .workloads import address_of, answer, is_rolled_out, marks_of, put_workload, traces_of
 
 
 @pytest.fixture
@@ -27,20 +28,20 @@ def test_a_cluster_ends_with_the_process_it_is_for_and_leaves_nothing(
         second = harness.start(folder, test_cache, for_process=owner.pid, on_log=print)
         with second.client("default") as client:
             put_workload(second, client)
-            eventually(lambda: is_rolled_out(client))
-            assert answer(eventually(lambda: address_of(client))) == "1"
+            until(lambda: is_rolled_out(client))
+            assert answer(until(lambda: address_of(client))) == "1"
         assert len(marks_of(second.folder)) > 7  # The shims of the pods carry the mark too.
     finally:
         owner.kill()
         owner.wait()
-    eventually(lambda: not traces_of(folder))
+    until(lambda: not traces_of(folder))
 
 
 def test_what_a_killed_harness_leaves_is_taken_away(prepared: Prepared, folder: Path, test_cache: Path) -> None:
     left = harness.start(folder, test_cache, for_process=os.getpid(), on_log=print)
     with left.client("default") as client:
         put_workload(left, client)
-        eventually(lambda: is_rolled_out(client))
+        until(lambda: is_rolled_out(client))
     psutil.Process(int((left.folder / "harness.pid").read_text().split()[0])).kill()
     assert marks_of(left.folder)
     harness.stop(left.folder)

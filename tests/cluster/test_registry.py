@@ -19,11 +19,11 @@ from lightkube.models.core_v1 import (
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Pod, Secret
 
+from ..waiting import until
 from . import images, oci, registry
 from .harness import Prepared
 from .model import Cluster
 from .parts import free_ports
-from .workloads import eventually
 
 
 def head(manifest: str) -> httpx.Response:
@@ -73,10 +73,8 @@ def test_the_node_pulls_from_any_registry_of_this_machine_with_the_pods_credenti
 
         for name, secrets in (("stranger", []), ("guest", [LocalObjectReference(name="pull")])):
             client.create(Pod(metadata=ObjectMeta(name=name), spec=restricted(image, secrets)))
-        eventually(lambda: (found := state("guest")) and found.running)
-        eventually(
-            lambda: (found := state("stranger")) and found.waiting.reason in ("ErrImagePull", "ImagePullBackOff")
-        )
+        until(lambda: (found := state("guest")) and found.running)
+        until(lambda: (found := state("stranger")) and found.waiting.reason in ("ErrImagePull", "ImagePullBackOff"))
 
 
 def restricted(image: str, pull_secrets: list[LocalObjectReference]) -> PodSpec:

@@ -1,9 +1,7 @@
 """What tests put on a cluster, and how they look at it."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import psutil
@@ -16,17 +14,6 @@ from .model import Cluster
 
 WORKLOAD: Final = Path(__file__).with_name("workload.yaml")
 """A Deployment of two pods and a Service of type LoadBalancer, both `web`."""
-
-SECONDS: Final = 120
-
-
-def eventually(condition: Callable[[], Any], seconds: float = SECONDS) -> Any:
-    """What the condition says when it is first true."""
-    deadline = time.monotonic() + seconds
-    while not (said := condition()):
-        assert time.monotonic() < deadline, "not within the time"
-        time.sleep(0.1)
-    return said
 
 
 def put_workload(cluster: Cluster, client: Client) -> None:

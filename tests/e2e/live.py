@@ -7,13 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+
+from ..waiting import until
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLE = REPOSITORY / "examples" / "quickstart" / "train.py"
@@ -28,16 +29,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    """The condition's first true value; fails when there is none in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.2)
-    raise AssertionError(f"not within {seconds:.0f} s: {what}")
 
 
 def body(script: str, model: str, **fields: Any) -> dict[str, Any]:
@@ -78,7 +69,7 @@ class Live:
                 stderr=log,
                 start_new_session=True,
             )
-        wait_for(self._answers, f"the API answers; {self.log.read_text()}", 30)
+        until(self._answers, f"the API answers; {self.log.read_text()}", 30)
 
     def _answers(self) -> bool:
         try:
@@ -89,7 +80,7 @@ class Live:
             return False
 
     def ready(self) -> None:
-        wait_for(lambda: self.status()["deployment_service_ready"], "ready", 120)
+        until(lambda: self.status()["deployment_service_ready"], "ready", 120)
 
     def stop(self) -> None:
         if self.process is not None:

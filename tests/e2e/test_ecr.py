@@ -33,7 +33,8 @@ from ..standins.aws.fixtures import REGION
 from ..standins.aws.lifecycle_policy import Image, expired
 from ..standins.aws.registry import EcrRegistry, running
 from ..standins.aws.repository import REGISTRY
-from .live import EXAMPLE, REPOSITORY, Live, predict, wait_for
+from ..waiting import until
+from .live import EXAMPLE, REPOSITORY, Live, predict
 from .test_stack import metadata
 
 ROW = [[0.1, -0.2, 0.3, 0.4, -0.5]]
@@ -165,18 +166,18 @@ def test_pods_start_thirteen_hours_after_the_api_has_stopped(live: Live, account
         account.registry.advance(timedelta(hours=13))
         forget(cluster, f"{account.registry.address}/asgard-model/lasting")
         client.delete(Pod, pods(client, "lasting")[0])
-        refused = wait_for(lambda: waiting(client, "lasting"), "the pull is refused", 180)
+        refused = until(lambda: waiting(client, "lasting"), "the pull is refused", 180)
         assert "403" in refused
 
         run_cron_job(client)
         assert pull_secret(client) != old
         client.delete(Pod, pods(client, "lasting")[0])
-        wait_for(lambda: is_ready(client, "lasting"), "a pod is ready", 120)
+        until(lambda: is_ready(client, "lasting"), "a pod is ready", 120)
         assert predict(answer["inference_url"], ROW)
 
         for stack in ("lasting", naming.PLATFORM_STACK):
             live.pulumi("destroy", "--yes", "--skip-preview", "-s", stack)
-        wait_for(lambda: not objects(client, "lasting", naming.PULL_SECRET), "nothing is left")
+        until(lambda: not objects(client, "lasting", naming.PULL_SECRET), "nothing is left")
 
 
 def objects(client: Client, *prefixes: str) -> list[str]:
@@ -234,4 +235,4 @@ def run_cron_job(client: Client) -> None:
         status = client.get(Job, "by-the-clock").status
         return status is not None and status.succeeded == 1
 
-    wait_for(is_done, "the pull secret is renewed", 120)
+    until(is_done, "the pull secret is renewed", 120)

@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from .live import EXAMPLE, HTTP, Live, body, files, predict, wait_for
+from ..waiting import until
+from .live import EXAMPLE, HTTP, Live, body, files, predict
 
 ROW = [[0.1, -0.2, 0.3, 0.4, -0.5]]
 
@@ -133,7 +134,7 @@ def test_after_kill_9_at_any_stage_the_old_version_answers_and_the_next_deploy_s
     assert predict(url, ROW)
     live.start()
     live.ready()
-    wait_for(lambda: files(live.data_dir / "deploys") == set(), "what the dead deploy left is undone", 60)
+    until(lambda: files(live.data_dir / "deploys") == set(), "what the dead deploy left is undone", 60)
     assert live.processes(f"{live.data_dir}/deploys") == []
     assert predict(url, ROW)
     answer = live.deploy(EXAMPLE.read_text(), "iris")
@@ -154,7 +155,7 @@ def test_a_client_that_goes_away_changes_nothing(live: Live) -> None:
         response = HTTP.get(f"{live.url}/mlops/models/impatient")
         return response.status_code == 200 and "asgard.inference_url" in response.json()["tags"]
 
-    wait_for(deployed, "the deploy is finished", 600)
+    until(deployed, "the deploy is finished", 600)
 
 
 def test_a_second_deploy_of_the_same_model_is_409(live: Live) -> None:

@@ -13,8 +13,9 @@ from lightkube.resources.apps_v1 import Deployment
 from ruamel.yaml import YAML
 
 from ..cluster.model import Cluster
+from ..waiting import until
 from .clusters import KINDS, NAMESPACE, ROW, objects, ready, steps, tags, under_load
-from .live import EXAMPLE, HTTP, Live, predict, wait_for
+from .live import EXAMPLE, HTTP, Live, predict
 from .test_stack import edit, metadata
 
 OTHER = EXAMPLE.read_text().replace("random_state=42", "random_state=7")
@@ -115,7 +116,7 @@ def test_the_file_alone_builds_the_same_on_an_empty_cluster_and_names_the_bundle
     for kind in KINDS[:-1]:
         for item in client.list(kind, labels={"app.kubernetes.io/name": "iris"}):
             client.delete(kind, item.metadata.name)
-    wait_for(lambda: not objects(cluster, "iris"), "the cluster is empty", 120)
+    until(lambda: not objects(cluster, "iris"), "the cluster is empty", 120)
     live.pulumi("stack", "rm", "--yes", "--force", "--preserve-config", "-s", "iris")
     live.pulumi("stack", "init", "-s", "iris", "--no-select", "--secrets-provider", "passphrase")
     live.pulumi("up", "--yes", "--skip-preview", "-s", "iris")

@@ -11,8 +11,9 @@ import psutil
 import pytest
 
 from ..cluster.model import Cluster
+from ..waiting import until
 from .clusters import NAMESPACE, ROW, SMALL, constant, objects, statuses, tags, under_load
-from .live import Live, body, predict, wait_for
+from .live import Live, body, predict
 
 SLOW = "import time\nprint('started')\ntime.sleep(1)\n"
 
@@ -52,7 +53,7 @@ def start_again(live: Live) -> None:
     live.start()
     live.ready()
     journals = live.data_dir / "deploys"
-    wait_for(lambda: not list(journals.glob("*/journal.json")), "what the dead deploy left is undone", 180)
+    until(lambda: not list(journals.glob("*/journal.json")), "what the dead deploy left is undone", 180)
 
 
 BORDERS: dict[str, Callable[[dict[str, str]], bool]] = {
@@ -125,7 +126,7 @@ def test_after_kill_9_while_a_first_version_is_made_nothing_is_left_and_the_next
             constant(1),
             lambda event: (
                 f"create kubernetes:{kind}" in event.get("line", "")
-                and bool(wait_for(lambda: f"{kind.split(':')[1]} {model}" in objects(cluster, model), "it is made"))
+                and bool(until(lambda: f"{kind.split(':')[1]} {model}" in objects(cluster, model), "it is made"))
             ),
         )
     start_again(live)
@@ -164,7 +165,7 @@ def test_two_apis_on_one_backend_deploy_different_models_and_the_same_one_only_o
 
         with cluster.without_address(NAMESPACE, "wanted"):
             winner = pool.submit(deploy, (on_cluster, "wanted"))
-            wait_for(lambda: "Service wanted" in objects(cluster, "wanted"), "the winner waits for an address", 300)
+            until(lambda: "Service wanted" in objects(cluster, "wanted"), "the winner waits for an address", 300)
             lost = another.post(body(constant(2), "wanted", deployment_config=SMALL))
         assert lost.status_code == 409, lost.text
         won = winner.result()

@@ -15,7 +15,8 @@ from ruamel.yaml import YAML
 
 from asgard.serving import control
 
-from .live import EXAMPLE, HTTP, Live, files, predict, wait_for
+from ..waiting import until
+from .live import EXAMPLE, HTTP, Live, files, predict
 
 ROW = [[0.1, -0.2, 0.3, 0.4, -0.5]]
 
@@ -79,7 +80,7 @@ def test_the_stack_is_inspected_changed_and_torn_down_with_plain_pulumi(own: Liv
     edit(live, "iris", lambda model: model["deployment"].update(replicas=3))
     assert live.pulumi("preview", "--expect-no-changes", "-s", "iris", check=False).returncode != 0
     live.pulumi("up", "--yes", "--skip-preview", "-s", "iris")
-    wait_for(lambda: len(pids_that_answer(url)) == 3, "three workers answer")
+    until(lambda: len(pids_that_answer(url)) == 3, "three workers answer")
 
     edit(live, "iris", lambda model: model.update(release=old))
     live.pulumi("up", "--yes", "--skip-preview", "-s", "iris")
@@ -118,7 +119,7 @@ def test_an_up_that_is_interrupted_gives_back_what_served_and_the_next_one_succe
     with subprocess.Popen(
         [*command, "-s", "interrupted"], env=live.environment, stdout=subprocess.PIPE, start_new_session=True
     ) as up:
-        wait_for(lambda: set(parent.children(recursive=True)) - processes, "new workers start")
+        until(lambda: set(parent.children(recursive=True)) - processes, "new workers start")
         os.killpg(up.pid, signal.SIGINT)
         up.communicate(timeout=60)
     assert up.returncode != 0
@@ -137,7 +138,7 @@ def test_a_deploy_keeps_what_was_edited_by_hand_and_changes_only_the_release(liv
     changed = {new.split(":")[0].strip() for old, new in zip(before, after, strict=True) if old != new}
     assert changed <= {"version", "run_id", "digest", "bundle"}
     assert changed >= {"version", "run_id"}
-    wait_for(lambda: len(pids_that_answer(answer["inference_url"])) == 2, "two workers answer")
+    until(lambda: len(pids_that_answer(answer["inference_url"])) == 2, "two workers answer")
 
 
 def test_a_url_lasts_when_the_api_starts_again_and_when_the_parent_was_killed(own: Live) -> None:
@@ -155,7 +156,7 @@ def test_a_url_lasts_when_the_api_starts_again_and_when_the_parent_was_killed(ow
         except httpx.TransportError:
             return False
 
-    wait_for(answers, "the model answers again", 60)
+    until(answers, "the model answers again", 60)
     assert predict(url, ROW)
 
 

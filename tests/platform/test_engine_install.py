@@ -17,6 +17,8 @@ from asgard.platform import engine_install
 from asgard.platform.engine_install import VERSION, find_or_install
 from asgard.settings import Settings
 
+from ..waiting import until
+
 CHECKOUT = Path(__file__).parents[2]
 
 DOWNLOAD = """
@@ -214,7 +216,7 @@ def test_a_build_that_takes_too_long_is_ended_with_all_its_processes(
     with pytest.raises(EngineMissing) as failure:
         find_or_install(settings, log.append)
     assert any("not done after" in line for line in failure.value.log_tail)
-    assert [pid for pid in map(int, pids.read_text().split()) if is_running(pid)] == []
+    until(lambda: not any(is_running(pid) for pid in map(int, pids.read_text().split())), "all are gone")
 
 
 def is_running(pid: int) -> bool:

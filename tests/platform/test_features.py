@@ -13,7 +13,8 @@ import pytest
 from asgard.platform.features import FeastProbe
 from asgard.settings import Settings
 
-from .tracking_fixtures import processes_with, wait_until
+from ..waiting import until
+from .tracking_fixtures import processes_with
 
 CHANGE_SECONDS = 15
 """Within which a change must be seen."""
@@ -29,7 +30,7 @@ def probe(settings: Settings) -> Iterator[FeastProbe]:
     started = FeastProbe(settings)
     started.start()
     try:
-        wait_until(lambda: started.reading is not None)
+        until(lambda: started.reading is not None)
         yield started
     finally:
         started.stop()
@@ -73,34 +74,34 @@ def test_a_repository_is_made_that_feast_itself_can_use(settings: Settings, prob
 def test_a_broken_registry_is_seen_and_its_return_too(
     settings: Settings, probe: FeastProbe, content: bytes | None
 ) -> None:
-    wait_until(lambda: error(probe) is None)
+    until(lambda: error(probe) is None)
     good = registry(settings).read_bytes()
     if content is None:
         registry(settings).unlink()
     else:
         registry(settings).write_bytes(content)
-    wait_until(lambda: error(probe) is not None, CHANGE_SECONDS)
+    until(lambda: error(probe) is not None, seconds=CHANGE_SECONDS)
     registry(settings).write_bytes(good)
-    wait_until(lambda: error(probe) is None, CHANGE_SECONDS)
+    until(lambda: error(probe) is None, seconds=CHANGE_SECONDS)
 
 
 def test_broken_settings_are_seen_and_their_return_too(settings: Settings, probe: FeastProbe) -> None:
-    wait_until(lambda: error(probe) is None)
+    until(lambda: error(probe) is None)
     path = settings.feast_repo_path / "feature_store.yaml"
     good = path.read_text()
     path.write_text("project: [")
-    wait_until(lambda: error(probe) is not None, CHANGE_SECONDS)
+    until(lambda: error(probe) is not None, seconds=CHANGE_SECONDS)
     path.write_text(good)
-    wait_until(lambda: error(probe) is None, CHANGE_SECONDS)
+    until(lambda: error(probe) is None, seconds=CHANGE_SECONDS)
 
 
 def test_a_probe_that_hangs_is_seen_and_replaced(settings: Settings, probe: FeastProbe) -> None:
-    wait_until(lambda: error(probe) is None)
+    until(lambda: error(probe) is None)
     [hanging] = probes(settings)
     hanging.suspend()
-    wait_until(lambda: error(probe) is not None, CHANGE_SECONDS)
+    until(lambda: error(probe) is not None, seconds=CHANGE_SECONDS)
     assert "does not answer" in str(error(probe))
-    wait_until(lambda: error(probe) is None)
+    until(lambda: error(probe) is None)
     [replacement] = probes(settings)
     assert replacement.pid != hanging.pid
 
@@ -117,7 +118,7 @@ def test_a_repository_that_is_set_is_used_as_it_is(tmp_path: Path, probe: FeastP
     other = FeastProbe(Settings(data_dir=tmp_path / "data", feast_repo_path=repository))
     other.start()
     try:
-        wait_until(lambda: other.reading is not None)
+        until(lambda: other.reading is not None)
         assert error(other) is None
     finally:
         other.stop()
@@ -135,7 +136,7 @@ def test_it_sees_what_a_repository_may_need_and_none_of_the_platforms_secrets(
     probe = FeastProbe(settings)
     probe.start()
     try:
-        wait_until(lambda: probes(settings))
+        until(lambda: probes(settings))
         [process] = probes(settings)
         environment = process.environ()
     finally:
@@ -156,6 +157,6 @@ def test_it_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
         "time.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", starter, str(tmp_path)]) as api:
-        wait_until(lambda: probes(settings))
+        until(lambda: probes(settings))
         os.kill(api.pid, signal.SIGKILL)
-    wait_until(lambda: not probes(settings))
+    until(lambda: not probes(settings))

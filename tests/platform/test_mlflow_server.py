@@ -20,7 +20,8 @@ from asgard.platform.mlflow_server import EmbeddedMlflow
 from asgard.platform.tracking import Tracking, connect
 from asgard.settings import Settings
 
-from .tracking_fixtures import DEADLINE_SECONDS, processes_with, wait_until
+from ..waiting import until
+from .tracking_fixtures import DEADLINE_SECONDS, processes_with
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_it_is_one_process_that_sees_no_secret_and_a_killed_one_comes_back_where
         assert os.getsid(process.pid) == process.pid
 
         process.kill()
-        wait_until(lambda: not process.is_running())
+        until(lambda: not process.is_running())
         server.wait(DEADLINE_SECONDS)
         assert mlflow_server.check(settings) is None
         assert mlflow_server.tracking(settings).uri == uri
@@ -111,7 +112,7 @@ def test_a_command_uses_the_server_that_runs_and_takes_over_when_it_ends(
         experiment = connect(tracking.uri).create_experiment("theirs")
         assert mlflow_files.serving_port(folder(settings)) == port
         server.stop()
-        wait_until(lambda: mlflow_server.answers(settings))
+        until(lambda: mlflow_server.answers(settings))
         assert tracking.uri == f"http://127.0.0.1:{port}"
         assert connect(tracking.uri).get_experiment(experiment).name == "theirs"
     assert not servers(settings)
@@ -128,11 +129,11 @@ def test_it_ends_with_the_process_that_started_it(settings: Settings, how: signa
         "time.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", starter, str(settings.data_dir)]) as api:
-        wait_until(lambda: mlflow_files.serving_port(folder(settings)))
+        until(lambda: mlflow_files.serving_port(folder(settings)))
         api.send_signal(how)
-    wait_until(lambda: not servers(settings))
+    until(lambda: not servers(settings))
     # A process that ends gives up its memory, and with it its name, before its files.
-    wait_until(lambda: mlflow_files.serving_port(folder(settings)) is None)
+    until(lambda: mlflow_files.serving_port(folder(settings)) is None)
 
 
 def test_the_port_is_kept_unless_another_program_has_it(settings: Settings) -> None:

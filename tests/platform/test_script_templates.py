@@ -14,7 +14,8 @@ from asgard.platform import script_templates
 from asgard.platform.environments import Environment
 from asgard.platform.script_templates import ScriptTemplates
 
-from .test_training import Deploy, deploy, project, templates, wait_for
+from ..waiting import until
+from .test_training import Deploy, deploy, project, templates
 
 __all__ = ["deploy", "project", "templates"]
 
@@ -164,9 +165,9 @@ def test_templates_are_one_an_environment_bounded_in_number_and_end(
     one, other = linked(deploy.environment, tmp_path / "one"), linked(deploy.environment, tmp_path / "other")
     for environment in (one, one, other):
         assert replace(deploy, templates=own, environment=environment).run(WHO) == ["True"]
-    wait_for(lambda: (len(processes_of(one)), len(processes_of(other))) == (0, 1))
+    until(lambda: (len(processes_of(one)), len(processes_of(other))) == (0, 1))
     own.close()
-    wait_for(lambda: not processes_of(other))
+    until(lambda: not processes_of(other))
 
 
 @only_forked
@@ -177,7 +178,7 @@ def test_a_template_without_work_ends_and_another_takes_its_place(
     monkeypatch.setattr(script_templates, "_MODULES", {})
     own_deploy = replace(deploy, templates=own, environment=linked(deploy.environment, tmp_path / "one"))
     assert own_deploy.run(WHO) == ["True"]
-    wait_for(lambda: not processes_of(own_deploy.environment))
+    until(lambda: not processes_of(own_deploy.environment))
     monkeypatch.setattr(script_templates, "IDLE_SECONDS", 900.0)
     assert own_deploy.run(WHO) == ["True"]
     (killed,) = processes_of(own_deploy.environment)

@@ -11,7 +11,7 @@ from asgard.errors import TrackingUnavailable
 from asgard.platform.service import Platform
 from asgard.settings import Settings
 
-from .tracking_fixtures import wait_until
+from ..waiting import until
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_an_mlflow_that_hangs_does_not_hold_up_whoever_asks_for_models(hung: str
     platform = Platform(Settings(data_dir=tmp_path, mlflow_tracking_uri=hung))
     platform.start()
     try:
-        wait_until(lambda: platform.status().mlflow_status == "unhealthy")
+        until(lambda: platform.status().mlflow_status == "unhealthy")
         for ask in (platform.models, lambda: platform.model("iris")):
             began = time.monotonic()
             with pytest.raises(TrackingUnavailable, match="no answer within 5 s"):

@@ -20,7 +20,8 @@ from asgard.platform.status import StatusMonitor
 from asgard.platform.tracking import Tracking
 from asgard.settings import Settings
 
-from .tracking_fixtures import processes_with, wait_until
+from ..waiting import until
+from .tracking_fixtures import processes_with
 
 CHANGE_SECONDS = 15
 """Within which a change must be seen."""
@@ -45,8 +46,8 @@ def set_tracking(tracking: Tracking, tmp_path: Path) -> Settings:
 
 def test_the_fields_are_those_of_the_answer_and_reading_takes_no_time(set_tracking: Settings) -> None:
     with monitored(set_tracking) as monitor:
-        wait_until(lambda: monitor.read().mlflow_status == "healthy")
-        wait_until(lambda: monitor.read().deployment_service_ready)
+        until(lambda: monitor.read().mlflow_status == "healthy")
+        until(lambda: monitor.read().deployment_service_ready)
         began = time.perf_counter()
         for _ in range(1000):
             found = monitor.read()
@@ -75,37 +76,37 @@ def test_an_embedded_mlflow_is_starting_then_healthy_and_every_change_is_seen(tm
         assert seen("starting")()
         server.start()
         try:
-            wait_until(seen("healthy"))
+            until(seen("healthy"))
             assert monitor.read().mlflow_uri == f"http://127.0.0.1:{mlflow_files.serving_port(folder)}"
 
             [process] = processes_with(folder)
             process.suspend()
-            wait_until(seen("unhealthy"), CHANGE_SECONDS)
+            until(seen("unhealthy"), seconds=CHANGE_SECONDS)
             process.resume()
-            wait_until(seen("healthy"), CHANGE_SECONDS)
+            until(seen("healthy"), seconds=CHANGE_SECONDS)
 
             database = mlflow_files.database(folder)
             shutil.copyfile(database, tmp_path / "good.db")
             database.write_bytes(b"no database" * 100_000)
-            wait_until(seen("unhealthy"), CHANGE_SECONDS)
+            until(seen("unhealthy"), seconds=CHANGE_SECONDS)
             shutil.copyfile(tmp_path / "good.db", database)
-            wait_until(seen("healthy"), CHANGE_SECONDS)
+            until(seen("healthy"), seconds=CHANGE_SECONDS)
 
             database.rename(tmp_path / "gone.db")
-            wait_until(seen("unhealthy"), CHANGE_SECONDS)
+            until(seen("unhealthy"), seconds=CHANGE_SECONDS)
             (tmp_path / "gone.db").rename(database)
-            wait_until(seen("healthy"), CHANGE_SECONDS)
+            until(seen("healthy"), seconds=CHANGE_SECONDS)
         finally:
             server.stop()
-        wait_until(seen("unhealthy"), CHANGE_SECONDS)
+        until(seen("unhealthy"), seconds=CHANGE_SECONDS)
 
 
 def test_a_set_mlflow_that_is_not_there_is_unhealthy_at_once_and_the_log_says_why(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, mlflow_tracking_uri="http://user:secret@127.0.0.1:9")
     with structlog.testing.capture_logs() as logs, monitored(settings) as monitor:
-        wait_until(lambda: monitor.read().mlflow_status == "unhealthy")
+        until(lambda: monitor.read().mlflow_status == "unhealthy")
         assert monitor.read().mlflow_uri == "http://127.0.0.1:9"
-        wait_until(lambda: reasons(logs, "MLflow"))
+        until(lambda: reasons(logs, "MLflow"))
     [reason] = reasons(logs, "MLflow")
     assert "127.0.0.1:9" in reason
     assert "secret" not in str(logs)
@@ -119,13 +120,13 @@ def test_feast_is_what_its_probe_found_last(set_tracking: Settings) -> None:
     probe.start()
     try:
         assert monitor.read().feast_status == "starting"
-        wait_until(lambda: monitor.read().feast_status == "healthy")
+        until(lambda: monitor.read().feast_status == "healthy")
         registry = set_tracking.feast_repo_path / "data" / "registry.db"
         good = registry.read_bytes()
         registry.write_bytes(b"broken" * 50)
-        wait_until(lambda: monitor.read().feast_status == "unhealthy", CHANGE_SECONDS)
+        until(lambda: monitor.read().feast_status == "unhealthy", seconds=CHANGE_SECONDS)
         registry.write_bytes(good)
-        wait_until(lambda: monitor.read().feast_status == "healthy", CHANGE_SECONDS)
+        until(lambda: monitor.read().feast_status == "healthy", seconds=CHANGE_SECONDS)
     finally:
         probe.stop()
         monitor.stop()
@@ -136,7 +137,7 @@ def test_the_deployment_service_is_what_its_check_says(set_tracking: Settings) -
     with structlog.testing.capture_logs() as logs, monitored(set_tracking, lambda: trouble[-1]) as monitor:
         for said, word in ((None, "healthy"), ("no Pulumi CLI", "unhealthy"), (None, "healthy")):
             trouble.append(said)
-            wait_until(lambda word=word: monitor.read().deployment_service_status == word, CHANGE_SECONDS)  # type: ignore[misc]
+            until(lambda word=word: monitor.read().deployment_service_status == word, seconds=CHANGE_SECONDS)  # type: ignore[misc]
             assert monitor.read().deployment_service_ready == (word == "healthy")
     assert reasons(logs, "the deployment service") == ["no Pulumi CLI"]
 
@@ -158,24 +159,24 @@ def test_a_check_that_raises_or_hangs_is_unhealthy(set_tracking: Settings, monke
         def word() -> str:
             return monitor.read().deployment_service_status
 
-        wait_until(lambda: word() == "healthy")
+        until(lambda: word() == "healthy")
         answers.append(refuse)
-        wait_until(lambda: word() == "unhealthy", CHANGE_SECONDS)
+        until(lambda: word() == "unhealthy", seconds=CHANGE_SECONDS)
         answers.append(lambda: None)
-        wait_until(lambda: word() == "healthy", CHANGE_SECONDS)
+        until(lambda: word() == "healthy", seconds=CHANGE_SECONDS)
         answers.append(hang)
         assert hanging.wait(CHANGE_SECONDS)
-        wait_until(lambda: word() == "unhealthy", CHANGE_SECONDS)
+        until(lambda: word() == "unhealthy", seconds=CHANGE_SECONDS)
         answers.append(lambda: None)
         go_on.set()
-        wait_until(lambda: word() == "healthy", CHANGE_SECONDS)
+        until(lambda: word() == "healthy", seconds=CHANGE_SECONDS)
 
 
 def test_a_data_folder_that_cannot_be_written_keeps_deploys_from_working(set_tracking: Settings) -> None:
     with monitored(set_tracking) as monitor:
-        wait_until(lambda: monitor.read().deployment_service_ready)
+        until(lambda: monitor.read().deployment_service_ready)
         set_tracking.data_dir.rename(set_tracking.data_dir.with_name("moved"))
-        wait_until(lambda: monitor.read().deployment_service_status == "unhealthy", CHANGE_SECONDS)
+        until(lambda: monitor.read().deployment_service_status == "unhealthy", seconds=CHANGE_SECONDS)
         assert not monitor.read().deployment_service_ready
 
 

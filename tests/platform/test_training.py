@@ -7,7 +7,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from asgard.platform import environments, training
 from asgard.platform.environments import Environment
 from asgard.platform.script_templates import ScriptTemplates
 from asgard.settings import Settings
+
+from ..waiting import until
 
 EXAMPLE = """
 import mlflow
@@ -123,15 +125,6 @@ def deploy(
     made = Deploy(folder, environment, settings, templates if request.param == "forked" else None)
     yield made
     training.end_leftovers(made.token)
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 300) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"not within {seconds} s")
 
 
 # What a script sees
@@ -317,7 +310,7 @@ def test_lines_come_while_the_script_runs(deploy: Deploy) -> None:
     seen = threading.Event()
 
     def open_gate() -> None:
-        wait_for(lambda: "first" in deploy.lines)
+        until(lambda: "first" in deploy.lines)
         seen.set()
         gate.touch()
 
@@ -533,12 +526,12 @@ def platform_process(deploy: Deploy) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_a_script_ends_when_the_platform_is_killed(deploy: Deploy, platform_process: subprocess.Popen[bytes]) -> None:
-    scripts = wait_for(lambda: [p for p in deploy.left() if p.name() == "sleep"])
+    scripts = until(lambda: [p for p in deploy.left() if p.name() == "sleep"])
     templates = [p for p in psutil.Process(platform_process.pid).children() if "script_template" in str(p.cmdline())]
     assert len(templates) == (deploy.templates is not None)
     platform_process.kill()
     psutil.wait_procs(scripts, timeout=30)
-    wait_for(lambda: [p for p in deploy.left() if p.pid != platform_process.pid] == [], 30)
+    until(lambda: [p for p in deploy.left() if p.pid != platform_process.pid] == [], seconds=30)
     psutil.wait_procs(templates, timeout=30)
     assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in templates)
 
@@ -546,7 +539,7 @@ def test_a_script_ends_when_the_platform_is_killed(deploy: Deploy, platform_proc
 def test_leftovers_of_a_dead_deploy_are_found_by_its_token(
     deploy: Deploy, platform_process: subprocess.Popen[bytes]
 ) -> None:
-    wait_for(lambda: [p for p in deploy.left() if p.name() == "sleep"])
+    until(lambda: [p for p in deploy.left() if p.name() == "sleep"])
     script = next(p for p in deploy.left() if p.name() == "sleep").parent()
     runner = script and script.parent()
     assert runner

@@ -1,8 +1,7 @@
 """What the tests of tracking share: waiting, processes, and scripts that log."""
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,6 @@ from asgard import naming
 from asgard.platform.tracking import Tracking
 
 DEADLINE_SECONDS = 90.0
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = DEADLINE_SECONDS) -> float:
-    """Seconds until the condition held; fails if that takes longer than allowed."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds, "it took too long"
-        time.sleep(0.02)
-    return time.monotonic() - began
 
 
 def processes_with(argument: Path) -> list[psutil.Process]:

@@ -14,8 +14,9 @@ import uvicorn
 from asgard.serving.asgi import of_model
 from asgard.serving.loading import load
 
-from ..api.fake_platform import DEADLINE_SECONDS, wait_until
-from .parents import free_port, until
+from ..api.fake_platform import DEADLINE_SECONDS
+from ..waiting import until
+from .parents import free_port
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def serving(bundle: Path) -> Iterator[str]:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        wait_until(lambda: server.started)
+        until(lambda: server.started)
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
@@ -55,7 +56,7 @@ def mlflow_serves(python: Path, model: Path) -> Iterator[str]:
             return False
 
     try:
-        until(answers, 2 * DEADLINE_SECONDS)
+        until(answers, seconds=2 * DEADLINE_SECONDS)
         yield url
     finally:
         os.killpg(server.pid, signal.SIGTERM)

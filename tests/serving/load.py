@@ -9,7 +9,7 @@ import json
 import random
 import sys
 
-PAUSE_SECONDS = 0.2
+PAUSE_SECONDS = 1.0
 
 
 async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> bool:

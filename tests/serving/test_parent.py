@@ -20,7 +20,8 @@ from asgard.serving import control, server_log
 from asgard.serving.desired import ApplyFailed, to_json
 from asgard.serving.processes import alive, tree
 
-from .parents import Model, Parents, until
+from ..waiting import until
+from .parents import Model, Parents
 
 
 @contextmanager

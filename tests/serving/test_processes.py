@@ -8,7 +8,7 @@ import pytest
 
 from asgard.serving.processes import alive, clean_environment, resident_bytes, worker_environment
 
-from .parents import until
+from ..waiting import until
 
 
 def test_only_what_a_process_needs_to_run_and_to_reach_the_network_is_inherited() -> None:
