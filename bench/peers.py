@@ -131,4 +131,10 @@ def environment(programs: Path, variables: Mapping[str, str] = os.environ) -> di
     """What every server sees: the programs of its environment, one thread for numerical libraries, and byte code."""
     kept = {name: variables[name] for name in ("HOME", "LANG") if name in variables}
     path = os.pathsep.join([str(programs), variables["PATH"]])
-    return {**kept, "PATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    return {
+        **kept,
+        "PATH": path,
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }

@@ -69,16 +69,16 @@ print(__import__("json").dumps({"rows": rows.tolist(), "expected": model.predict
 
 ECHO = """
 import socket
-from asgard_server.asgi import Application
+from asgard_server.application import Application
 from asgard_server.asking import Asking, Operation
+from asgard_server.http_server import Server
 from asgard_server.messages import Answer
 from asgard_server.metrics import Metrics, SharedNumbers
-from asgard_server.worker import DrainingServer
 asking = Asking(lambda request: Answer(request.body), None)
 listener = socket.create_server(("127.0.0.1", {port}))
 operations = {{"/predict": Operation("POST", model=asking, quick=asking)}}
 application = Application(operations, Metrics(SharedNumbers(1), 0, operations, {{}}))
-DrainingServer(application, lambda event: None).run(sockets=[listener])
+Server([application], lambda event: None).run([listener])
 """
 
 
@@ -98,7 +98,9 @@ def python_of(name: str, requirements: tuple[str, ...]) -> Path:
 def fit(python: Path, name: str, folder: Path) -> tuple[Rows, list[Any]]:
     """Fit and save a model; rows, and what it predicts for them."""
     folder.mkdir()
-    done = subprocess.run([python, "-c", FIT, name, folder], check=True, capture_output=True, env=environment(python.parent))
+    done = subprocess.run(
+        [python, "-c", FIT, name, folder], check=True, capture_output=True, env=environment(python.parent)
+    )
     found = json.loads(done.stdout.splitlines()[-1])
     return found["rows"], found["expected"]
 

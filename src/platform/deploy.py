@@ -24,6 +24,7 @@ from ..errors import (
     TrackingUnavailable,
 )
 from ..progress import OnProgress, Progress, Stage
+from ..serving import options
 from ..settings import Settings
 from ..stacks.provider import local_server
 from ..stacks.spec import DeploymentConfig, ModelSpec, Release, Target
@@ -105,7 +106,8 @@ def deploy(tools: Tools, request: DeployRequest, on_progress: OnProgress) -> Dep
         if target == "kubernetes":
             model_images.check_name(settings, model)
             where = model_images.where(settings, lines)
-        lock = environments.resolve(request.requirements, project, settings, lines, where)
+        requirements = (*request.requirements, *options.requirements(environment_vars))
+        lock = environments.resolve(requirements, project, settings, lines, where)
         if target == "kubernetes":
             model_images.check(settings, lock, lines)
         environment = environments.ensure(lock, settings, lines)

@@ -19,6 +19,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from .. import naming
 from ..errors import InfrastructureFailed
+from ..serving import options
 from ..stacks.spec import ModelSpec, PlatformSpec
 from .secrets import Cipher
 
@@ -72,7 +73,12 @@ def read(path: Path, phrase: str) -> StackFile | None:
     if naming.MODEL_CONFIG not in config:
         return None
     values = config.get(naming.ENVIRONMENT_CONFIG) or {}
-    return StackFile(_spec(path, config), _decrypted(values, document, phrase))
+    environment = _decrypted(values, document, phrase)
+    try:
+        options.read(environment)
+    except ValueError as error:
+        raise StackFileInvalid(f"{path}: {naming.ENVIRONMENT_CONFIG}: {error}") from error
+    return StackFile(_spec(path, config), environment)
 
 
 def read_platform(path: Path, phrase: str) -> PlatformFile | None:

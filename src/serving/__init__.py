@@ -5,7 +5,6 @@ SERVER_REQUIREMENTS: tuple[str, ...] = (
     "numpy>=1.21",
     "orjson>=3.9",
     "pandas>=1.4",
-    "uvicorn>=0.23",
     "uvloop>=0.17; sys_platform != 'win32'",
 )
 """What the server needs beside a model and MLflow, as PEP 508 requirements. Low bounds, so that old pins satisfy them.
@@ -15,6 +14,9 @@ MLflow is not among them: a model comes with the one that logged it, `mlflow` or
 
 COMPILED_REQUIREMENTS: tuple[str, ...] = ("onnxruntime>=1.19",)
 """What compiled trees need besides, where it fits the other requirements. Older releases do not run with NumPy 2."""
+
+TRACING_REQUIREMENTS: tuple[str, ...] = ("opentelemetry-exporter-otlp-proto-http>=1.20",)
+"""What spans of requests need besides, where a deploy asks for them."""
 
 ARRAY_FLAVORS = frozenset({"sklearn", "xgboost", "lightgbm", "catboost"})
 """Flavours whose models, where they were fitted without column names, are best given arrays.

@@ -16,7 +16,6 @@ def main() -> int:
     parser.add_argument("bundle", type=Path)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     if arguments.template_fd is not None:
         from . import template
 
@@ -26,7 +25,8 @@ def main() -> int:
         parser.error("--fd and --status-fd go together")
     from . import worker
 
-    return worker.run(socket.socket(fileno=arguments.fd), socket.socket(fileno=arguments.status_fd), arguments.bundle)
+    listener, status = (socket.socket(fileno=descriptor) for descriptor in (arguments.fd, arguments.status_fd))
+    return worker.run([listener], status, arguments.bundle)
 
 
 if __name__ == "__main__":

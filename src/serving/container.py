@@ -13,10 +13,8 @@ import sys
 import threading
 from pathlib import Path
 
+from . import options
 from .processes import worker_environment
-
-PORT = 8080
-"""Which may be listened on without rights."""
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -27,13 +25,12 @@ def main() -> int:
     """The exit code: 0 after a drain, 1 where the model cannot serve."""
     parser = argparse.ArgumentParser(prog="asgard_server.container", description="Serve the model of a bundle.")
     parser.add_argument("--host", default="0.0.0.0")  # noqa: S104 - a container's own address
-    parser.add_argument("--port", type=int, default=PORT)
+    parser.add_argument("--port", type=int, default=options.PORT)
     parser.add_argument("bundle", type=Path)
     arguments = parser.parse_args()
     # The kernel keeps signals from the first process of a container that has no handler for them.
     signal.signal(signal.SIGTERM, _end)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     cores = cpu_limit(_CGROUP)
     if cores is not None:
         log.info("limited to %g cores", cores)
@@ -42,14 +39,24 @@ def main() -> int:
 
     from . import worker  # with the libraries that read the environment
 
-    # Bound and not listened on, so that connections are refused, and do not wait, until the model serves.
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((arguments.host, arguments.port))
+    try:
+        metrics_port = options.read(os.environ).metrics_port
+    except ValueError as error:
+        parser.error(str(error))
+    ports = [arguments.port] if metrics_port is None else [arguments.port, metrics_port]
+    listeners = [_bound(arguments.host, port) for port in ports]
     ours, theirs = socket.socketpair()
     threading.Thread(target=_report, args=(ours,), daemon=True).start()
     ours.sendall(b"\n")
-    return worker.run(listener, theirs, arguments.bundle)
+    return worker.run(listeners, theirs, arguments.bundle)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Not listened on, so that connections are refused, and do not wait, until the model serves."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    return listener
 
 
 def cpu_limit(cgroup: Path) -> float | None:

@@ -1,7 +1,6 @@
 """What a request and its answer are, whatever protocol carries them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -21,11 +20,10 @@ class Request(NamedTuple):
         return None if value is None else value.decode("latin-1")
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """One answer. `headers`: besides content type and length; names in lower case."""
 
     body: bytes
     status: int = 200
     content_type: bytes = JSON
-    headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    headers: Mapping[bytes, bytes] = MappingProxyType({})

@@ -18,11 +18,12 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from . import desired as files
+from . import options
 from .desired import ApplyFailed, Desired
 from .replicas import ReplicaSet
 from .server_log import open_log
@@ -41,6 +42,9 @@ IDLE_SECONDS = 15.0
 
 BACKLOG = 2048
 
+_Address = tuple[str, int]
+"""Host and port."""
+
 
 class Parent:
     """`run` returns when all has ended. `model_dir` must be the current directory: a socket's path is short."""
@@ -50,7 +54,7 @@ class Parent:
         self._lock = lock
         self._write = open_log(model_dir / files.LOG)
         self._replicas: ReplicaSet | None = None
-        self._listener: socket.socket | None = None
+        self._listeners: dict[_Address, socket.socket] = {}
         self._retired: dict[asyncio.Task[None], ReplicaSet] = {}
         self._applying = asyncio.Lock()
         self._end = asyncio.Event()
@@ -82,9 +86,9 @@ class Parent:
         self._log("parent ended")
 
     async def _close(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        for listener in self._listeners.values():
+            listener.close()
+        self._listeners = {}
         if self._replicas is not None:
             await self._replicas.close(at_once=True)
             self._replicas = None
@@ -203,15 +207,14 @@ class Parent:
         on_log: Callable[[str], None],
     ) -> None:
         """New workers beside the former ones; only when all of them serve do the former ones go."""
-        moved = former is None or (former.desired.host, former.desired.port) != (desired.host, desired.port)
-        listener = await self._listen(desired) if moved or self._listener is None else self._listener
+        listeners = await self._listen(_addresses(desired, environment))
 
         def write(pid: int, line: str) -> None:
             self._write(pid, line)
             if self._replicas is not replicas:  # afterwards the apply has been answered
                 on_log(line)
 
-        replicas = ReplicaSet(desired, environment, listener, write)
+        replicas = ReplicaSet(desired, environment, list(listeners.values()), write)
         try:
             await _in_time(replicas, replicas.grow(desired.replicas), timeout_seconds)
             try:
@@ -219,34 +222,43 @@ class Parent:
             except OSError as error:
                 raise _cannot_record(error) from error
         except BaseException:
-            if moved:
-                listener.close()
+            _close_others(listeners, self._listeners)
             self._retire(replicas)
             raise
         self._replicas = replicas
-        if moved and self._listener is not None:
-            self._listener.close()
-        self._listener = listener
+        _close_others(self._listeners, listeners)
+        self._listeners = listeners
         self._log(f"version {desired.release.get('version')} serves with {desired.replicas} workers")
         if former is not None:
             await former.retire()
             self._retire(former)
 
-    async def _listen(self, desired: Desired) -> socket.socket:
+    async def _listen(self, addresses: Iterable[_Address]) -> dict[_Address, socket.socket]:
+        """Those there are, and new ones. Raises ApplyFailed."""
+        found: dict[_Address, socket.socket] = {}
+        try:
+            for address in addresses:
+                found[address] = self._listeners.get(address) or await self._listen_anew(*address)
+        except BaseException:
+            _close_others(found, self._listeners)
+            raise
+        return found
+
+    async def _listen_anew(self, host: str, port: int) -> socket.socket:
         mine = self._replicas is None and (self._model_dir / files.FILE).exists()
         deadline = time.monotonic() + (PORT_SECONDS if mine else 0)
         while True:
             try:
-                return _bound(desired.host, desired.port)
+                return _bound(host, port)
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise ApplyFailed(
-                        "PortTaken", f"Port {desired.port} of {desired.host} cannot be used: {error.strerror}."
+                        "PortTaken", f"Port {port} of {host} cannot be used: {error.strerror}."
                     ) from error
                 if time.monotonic() > deadline:
                     raise ApplyFailed(
                         "PortTaken",
-                        f"Port {desired.port} of {desired.host} is taken by another process. End it, "
+                        f"Port {port} of {host} is taken by another process. End it, "
                         "or give the model another port in its stack file.",
                     ) from error
             await asyncio.sleep(0.1)
@@ -274,6 +286,23 @@ class Parent:
 
     def _log(self, line: str) -> None:
         self._write(os.getpid(), line)
+
+
+def _addresses(desired: Desired, environment: Mapping[str, str]) -> list[_Address]:
+    """Where the model is served, and its metrics where they have a port of their own. Raises ApplyFailed."""
+    try:
+        port = options.read(environment).metrics_port
+    except ValueError as error:
+        raise ApplyFailed("Crashed", f"{error}.") from error
+    if port == desired.port:
+        raise ApplyFailed("PortTaken", f"{options.METRICS_PORT} is {port}, on which the model itself is served.")
+    return [(desired.host, wanted) for wanted in (desired.port, port) if wanted is not None]
+
+
+def _close_others(listeners: Mapping[_Address, socket.socket], kept: Mapping[_Address, socket.socket]) -> None:
+    for address, listener in listeners.items():
+        if address not in kept:
+            listener.close()
 
 
 async def _in_time(replicas: ReplicaSet, work: Coroutine[None, None, None], timeout_seconds: float) -> None:

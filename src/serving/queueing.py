@@ -6,9 +6,10 @@ came meanwhile is predicted together next. What may wait is bounded by the time 
 """
 
 import asyncio
+import logging
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from .asking import Asking, Operation
@@ -16,6 +17,8 @@ from .loaded import NotQuick
 from .messages import Answer, Request
 from .metrics import Metrics
 from .problems import problem
+
+log = logging.getLogger(__name__)
 
 QUICK_BYTES = 16 * 1024
 """Size of a body from which on it is not read in the event loop, where others would wait for it."""
@@ -39,7 +42,11 @@ _FULL = problem(
     headers={b"retry-after": str(math.ceil(QUEUE_SECONDS)).encode()},
 )
 
-_Waiting = tuple[Request, "asyncio.Future[Answer]"]
+_FAILED = problem(500, "internal_error", "The server failed. Its log says why.")
+
+Done = Callable[[Answer], None]
+
+_Waiting = tuple[Request, Done]
 
 
 class Queue:
@@ -59,27 +66,19 @@ class Queue:
         each = None if cost is None else (cost.each if operation.model.many else cost.one)
         self._limit = QUEUE_MIN if not each else max(QUEUE_MIN, int(QUEUE_SECONDS / each))
 
-    async def answer(self, request: Request) -> Answer:
-        """The operation's answer, or 503 where too many wait."""
+    def ask(self, request: Request, done: Done) -> None:
+        """Call `done`, now or later, with the operation's answer, or 503 where too many wait."""
         quick = self._quick
         if quick is None or len(request.body) > QUICK_BYTES:
-            return await self._beside(request)
-        try:
-            if quick.many is None:
-                return quick.one(request)
-            return await self._with_others(request)
-        except NotQuick:
-            return await self._beside(request)
-
-    async def _with_others(self, request: Request) -> Answer:
-        if len(self._arrived) >= self._limit:
-            return _FULL
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answer] = loop.create_future()
-        if not self._arrived:
-            loop.call_soon(self._answer_arrived)
-        self._arrived.append((request, future))
-        return await future
+            self._ask_beside(request, done)
+        elif quick.many is None:
+            self._ask_quickly(quick, request, done)
+        elif len(self._arrived) >= self._limit:
+            done(_FULL)
+        else:
+            if not self._arrived:
+                asyncio.get_running_loop().call_soon(self._answer_arrived)
+            self._arrived.append((request, done))
 
     def _answer_arrived(self) -> None:
         """In the event loop, after all that had arrived with the first."""
@@ -90,24 +89,30 @@ class Queue:
             asyncio.get_running_loop().call_soon(self._answer_arrived)
         self._metrics.batch(len(batch))
         answers = _together(quick, [request for request, _ in batch])
-        for position, (request, future) in enumerate(batch):
-            if future.done():  # cancelled: the client is gone
-                continue
-            try:
-                future.set_result(quick.one(request) if answers is None else answers[position])
-            except Exception as error:
-                future.set_exception(error)
+        if answers is None:
+            for request, done in batch:
+                self._ask_quickly(quick, request, done)
+        else:
+            for (_, done), answer in zip(batch, answers, strict=True):
+                done(answer)
 
-    async def _beside(self, request: Request) -> Answer:
+    def _ask_quickly(self, quick: Asking, request: Request, done: Done) -> None:
+        try:
+            answer = _one(quick, request)
+        except NotQuick:
+            self._ask_beside(request, done)
+        else:
+            done(answer)
+
+    def _ask_beside(self, request: Request, done: Done) -> None:
         if len(self._waiting) >= self._limit or (self._waiting and self._bytes + len(request.body) > QUEUE_BYTES):
-            return _FULL
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((request, future))
+            done(_FULL)
+            return
+        self._waiting.append((request, done))
         self._bytes += len(request.body)
         self._metrics.queued(1)
         if self._running is None:
             self._running = asyncio.ensure_future(self._run())
-        return await future
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -116,10 +121,9 @@ class Queue:
             self._metrics.queued(-len(batch))
             self._metrics.batch(len(batch))
             answers = await loop.run_in_executor(self._thread, _ask, self._model, [request for request, _ in batch])
-            for (request, future), answer in zip(batch, answers, strict=True):
+            for (request, done), answer in zip(batch, answers, strict=True):
                 self._bytes -= len(request.body)
-                if not future.done():
-                    future.set_result(answer)
+                done(answer)
         self._running = None
 
     def _next(self) -> list[_Waiting]:
@@ -132,13 +136,28 @@ class Queue:
 
 
 def _ask(model: Asking, requests: Sequence[Request]) -> list[Answer]:
-    return _together(model, requests) or [model.one(request) for request in requests]
+    return _together(model, requests) or [_one(model, request) for request in requests]
 
 
 def _together(model: Asking, requests: Sequence[Request]) -> list[Answer] | None:
+    """None where each is to be asked alone, which then tells the one that is not quick, or fails, from the others."""
     if len(requests) == 1 or model.many is None:
         return None
     try:
         return model.many(requests)
-    except NotQuick:  # one of them is not; which, is seen when each is asked alone
+    except NotQuick:
         return None
+    except Exception:
+        log.exception("several requests cannot be answered together")
+        return None
+
+
+def _one(model: Asking, request: Request) -> Answer:
+    """Raises NotQuick."""
+    try:
+        return model.one(request)
+    except NotQuick:
+        raise
+    except Exception:
+        log.exception("a request cannot be answered")
+        return _FAILED

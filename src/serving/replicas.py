@@ -28,15 +28,17 @@ DRAINING_SECONDS = 5.0
 
 
 class ReplicaSet:
-    """One version. `listener`: the socket it serves on; `write`: takes every line its processes print."""
+    """One version. `listeners`: as in `worker.run`; `write`: takes every line its processes print."""
 
-    def __init__(self, desired: Desired, environment: Mapping[str, str], listener: socket.socket, write: Write) -> None:
+    def __init__(
+        self, desired: Desired, environment: Mapping[str, str], listeners: Sequence[socket.socket], write: Write
+    ) -> None:
         self.desired = desired
         self.environment = dict(environment)
         self.workers: list[Worker] = []
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self.last_failure: ApplyFailed | None = None
-        self._listener = listener
+        self._listeners = listeners
         self._log = write
         self._template: Template | None = None
         self._template_lock = asyncio.Lock()
@@ -118,7 +120,7 @@ class ReplicaSet:
         async with self._template_lock:
             if self._template is None or self._template.ended.done():
                 self._template = await Template.start(self.desired, self.environment, self._line)
-            worker = await self._template.fork(self._listener, self._line)
+            worker = await self._template.fork(self._listeners, self._line)
         self._alive.add(worker)
         worker.ended.add_done_callback(lambda _: self._alive.discard(worker))
         return worker

@@ -21,7 +21,7 @@ from .metrics import SharedNumbers
 def run(control: socket.socket, bundle: Path) -> None:
     """Fork a worker for each byte received, until the stream ends.
 
-    With each byte come three descriptors: the listening socket, the worker's status socket, a pipe for its output.
+    With each byte come descriptors: the worker's status socket, a pipe for its output, the listening sockets.
     Answers are JSON lines: {"event": "imported"}, {"event": "forked", "pid": n}, {"event": "exited", "pid": n, "code":
     n}, the code as `os.waitstatus_to_exitcode` gives it.
     """
@@ -44,7 +44,7 @@ def run(control: socket.socket, bundle: Path) -> None:
         while True:
             for key, _ in selector.select():
                 if key.fileobj is control:
-                    message, descriptors, _flags, _address = socket.recv_fds(control, 1, 3)
+                    message, descriptors, _flags, _address = socket.recv_fds(control, 1, 4)
                     if not message:
                         return
                     row = numbers.take()
@@ -87,14 +87,15 @@ def _become_worker(
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         control.close()
-        listener, status, output = descriptors
+        status, output, *listeners = descriptors
         os.dup2(output, 1)
         os.dup2(output, 2)
         for descriptor in (output, *wakeup):
             os.close(descriptor)
         if "numpy" in sys.modules:
             sys.modules["numpy"].random.seed()  # or all workers would draw the same numbers
-        code = worker.run(socket.socket(fileno=listener), socket.socket(fileno=status), bundle, *counted)
+        sockets = [socket.socket(fileno=listener) for listener in listeners]
+        code = worker.run(sockets, socket.socket(fileno=status), bundle, *counted)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from subprocess import DEVNULL
 
 from .desired import ApplyFailed, Desired
@@ -63,14 +63,15 @@ class Template:
             raise
         return template
 
-    async def fork(self, listener: socket.socket, write: Write) -> Worker:
+    async def fork(self, listeners: Sequence[socket.socket], write: Write) -> Worker:
         """A new worker, not yet healthy, and its `follow` under way. Raises ApplyFailed where the template ends."""
         self._answer = asyncio.get_running_loop().create_future()
         reader, writer, theirs = await open_pair()
         output, inherited = os.pipe()
         try:
-            # One byte for the three descriptors: it fits in the socket's buffer, so this does not block.
-            socket.send_fds(self._control, [b"f"], [listener.fileno(), theirs.fileno(), inherited])
+            # One byte for all the descriptors: it fits in the socket's buffer, so this does not block.
+            descriptors = [theirs.fileno(), inherited, *(listener.fileno() for listener in listeners)]
+            socket.send_fds(self._control, [b"f"], descriptors)
             pid = await self._answer
         except OSError as error:
             writer.close()

@@ -49,7 +49,7 @@ from pulumi_kubernetes.networking.v1 import (
 from pulumi_kubernetes.policy.v1 import PodDisruptionBudget, PodDisruptionBudgetSpecArgs
 
 from .. import naming, quantities
-from ..serving.container import PORT
+from ..serving.options import PORT
 from .image import Image
 from .spec import KubernetesConfig, ModelSpec
 

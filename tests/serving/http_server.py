@@ -1,17 +1,19 @@
 """Servers of a model on a port: this one in this process, without a parent, and MLflow's own."""
 
+import asyncio
 import os
 import signal
+import socket
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import httpx
-import uvicorn
 
-from asgard.serving.asgi import of_model
+from asgard.serving.application import Application, of_model
+from asgard.serving.http_server import Server
 from asgard.serving.loading import load
 
 from ..api.fake_platform import DEADLINE_SECONDS
@@ -22,19 +24,41 @@ from .parents import free_port
 @contextmanager
 def serving(bundle: Path) -> Iterator[str]:
     """The inference URL of the bundle's model."""
-    application = of_model(load(bundle))
-    server = uvicorn.Server(
-        uvicorn.Config(application, port=0, http="httptools", ws="none", lifespan="off", log_config=None)
-    )
-    thread = threading.Thread(target=server.run)
+    with listening(of_model(load(bundle))) as (port,):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def listening(applications: Sequence[Application]) -> Iterator[list[int]]:
+    """The ports on which they are served, from a thread of this process."""
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in applications]
+    loop = asyncio.new_event_loop()
+    server = Server(applications, lambda _: None)
+    thread = threading.Thread(target=loop.run_until_complete, args=(server.serve(listeners),))
     thread.start()
     try:
-        until(lambda: server.started)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield [listener.getsockname()[1] for listener in listeners]
     finally:
-        server.should_exit = True
+        loop.call_soon_threadsafe(server.end)
         thread.join(DEADLINE_SECONDS)
         assert not thread.is_alive()
+        loop.close()
+
+
+@asynccontextmanager
+async def client_of(application: Application) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the application, served in the same event loop."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Server([application], lambda _: None)
+        serving = asyncio.ensure_future(server.serve([listener]))
+        limits = httpx.Limits(max_connections=None)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            async with httpx.AsyncClient(base_url=url, timeout=DEADLINE_SECONDS, limits=limits) as client:
+                yield client
+        finally:
+            server.end()
+            await serving
 
 
 @contextmanager

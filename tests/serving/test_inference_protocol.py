@@ -16,12 +16,13 @@ import pandas as pd
 import pytest
 
 from asgard.serving import handlers, inference_protocol, loading, model, outputs
-from asgard.serving.asgi import Application, of_model
+from asgard.serving.application import Application, of_model
 from asgard.serving.asking import Asking
 from asgard.serving.loaded import LoadedModel, NotQuick
 from asgard.serving.messages import Answer, Request
 from asgard.serving.queueing import QUEUE_MIN
 
+from .http_server import client_of
 from .models import FRAME, NAMES, PEOPLE, X
 from .predicting import predict
 
@@ -564,8 +565,7 @@ def sent(application: Application, times: int, method: str, path: str, **argumen
     """The answers to as many equal requests at once."""
 
     async def ask() -> list[httpx.Response]:
-        transport = httpx.ASGITransport(application)  # type: ignore[arg-type]
-        async with httpx.AsyncClient(transport=transport, base_url="http://model") as client:
+        async with client_of(application) as client:
             return list(await asyncio.gather(*(client.request(method, path, **arguments) for _ in range(times))))
 
     return asyncio.run(ask())
@@ -574,7 +574,7 @@ def sent(application: Application, times: int, method: str, path: str, **argumen
 @pytest.fixture(scope="module")
 def send(loaded: Load) -> Callable[..., httpx.Response]:
     """One request to the server of the model `columns`."""
-    application = of_model(loaded("columns"))
+    (application,) = of_model(loaded("columns"))
     return lambda method, path, **arguments: sent(application, 1, method, path, **arguments)[0]
 
 
@@ -630,7 +630,7 @@ def test_what_the_server_refuses_is_told_as_the_protocol_tells_errors(send: Call
 
 
 def test_more_than_can_wait_is_told_as_the_protocol_tells_errors() -> None:
-    application = of_model(returning(lambda rows: np.array([1])))
+    (application,) = of_model(returning(lambda rows: np.array([1])))
     answers = sent(application, 2 * QUEUE_MIN, "POST", INFER, json={"inputs": [GOOD]})
     refused = [answer for answer in answers if answer.status_code != 200]
     assert {answer.status_code for answer in refused} == {503}

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -55,8 +55,10 @@ def run() -> Callable[[Model, Operation, list[bytes]], list[Answer]]:
     def ask(model: Model, operation: Operation, bodies: list[bytes]) -> list[Answer]:
         async def together() -> list[Answer]:
             queue = Queue(operation, thread, Metrics(SharedNumbers(1), 0, [], {}))
-            waiting: list[Awaitable[Answer]] = [queue.answer(Request(body)) for body in bodies]
-            return list(await asyncio.gather(*waiting))
+            answers: list[asyncio.Future[Answer]] = [asyncio.Future() for _ in bodies]
+            for body, answer in zip(bodies, answers, strict=True):
+                queue.ask(Request(body), answer.set_result)
+            return list(await asyncio.gather(*answers))
 
         with ThreadPoolExecutor(1, thread_name_prefix="predict") as thread:
             return asyncio.run(together())

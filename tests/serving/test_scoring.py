@@ -20,10 +20,10 @@ from mlflow.pyfunc import scoring_server
 from mlflow.version import VERSION
 
 from asgard.serving import loading
-from asgard.serving.asgi import Application, of_model
+from asgard.serving.application import Application, of_model
 
 from .conftest import Saved
-from .http_server import mlflow_serves, serving
+from .http_server import client_of, mlflow_serves, serving
 from .models import FRAME, NAMES, PEOPLE, X
 
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
@@ -199,8 +199,9 @@ def ask(application: Any, *requests: tuple[str, str, str | None, bytes]) -> list
     """The answers to requests of method, path, content type and body."""
 
     async def each() -> list[Got]:
-        transport = httpx.ASGITransport(application, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://model") as client:
+        asgi = httpx.ASGITransport(application, raise_app_exceptions=False)
+        theirs = httpx.AsyncClient(transport=asgi, base_url="http://model")
+        async with client_of(application) if isinstance(application, Application) else theirs as client:
             return [
                 got(await client.request(method, path, content=body, headers=headers(content_type)))
                 for method, path, content_type, body in requests
@@ -238,7 +239,7 @@ def mlflows(saved: Saved) -> Callable[[str], dict[str, Got]]:
 
 
 def application(bundle: Path) -> Application:
-    return of_model(loading.load(bundle))
+    return of_model(loading.load(bundle))[0]
 
 
 def differing(answers: dict[str, Got], expected: dict[str, Got]) -> dict[str, tuple[Got, Got]]:
@@ -352,7 +353,7 @@ def test_an_original_that_cannot_be_loaded_fails_the_invocation_alone_and_is_tri
             raise following
         return following
 
-    served = of_model(replace(loaded, original=original))
+    (served,) = of_model(replace(loaded, original=original))
     first, second = ask(served, *[("POST", "/invocations", *REQUESTS["JSON, split"])] * 2)
     assert (first.status, json.loads(first.body)["code"]) == (500, "model_failed")
     assert second.status == 200

@@ -13,7 +13,7 @@ from typing import IO
 import httpx
 import pytest
 
-from asgard.serving.asgi import BODY_LIMIT
+from asgard.serving.application import BODY_LIMIT
 
 
 @dataclass

@@ -6,7 +6,7 @@
 
 from typing import Final
 
-from ...serving.container import PORT
+from ...serving.options import PORT
 
 ENVIRONMENT: Final = "app/env"
 BUNDLE: Final = "app/bundle"

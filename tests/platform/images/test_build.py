@@ -14,7 +14,7 @@ from asgard.platform.images import blobs, layout, oci
 from asgard.platform.images.base import Base
 from asgard.platform.images.build import Image, build
 from asgard.platform.images.oci import Layer
-from asgard.serving.container import PORT
+from asgard.serving.options import PORT
 
 from . import bundles
 from .conftest import SECONDS, ignore

@@ -9,11 +9,13 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from asgard.serving.asgi import BODY_LIMIT, Application
+from asgard.serving.application import BODY_LIMIT, Application
 from asgard.serving.asking import Asking, Operation
 from asgard.serving.messages import Answer, Request
 from asgard.serving.metrics import Metrics, SharedNumbers
 from asgard.serving.options import NONE_ASKED, Options
+
+from .http_server import client_of
 
 Send = Callable[..., httpx.Response]
 
@@ -37,8 +39,7 @@ def server(options: Options = NONE_ASKED) -> Send:
 
     def once(method: str, path: str, content: bytes = b"", **headers: str) -> httpx.Response:
         async def ask() -> httpx.Response:
-            transport = httpx.ASGITransport(application)  # type: ignore[arg-type]
-            async with httpx.AsyncClient(transport=transport, base_url="http://model") as client:
+            async with client_of(application) as client:
                 named = {name.replace("_", "-"): value for name, value in headers.items()}
                 return await client.request(method, path, content=content, headers=named)
 
@@ -64,12 +65,13 @@ def raw_deflate(body: bytes) -> bytes:
         ("deflate", raw_deflate(BODY)),
         ("identity", BODY),
     ],
+    ids=["gzip", "GZIP", "deflate", "raw deflate", "identity"],
 )
 def test_a_compressed_body_is_read(send: Send, coding: str, body: bytes) -> None:
     assert send("POST", "/predict", body, content_encoding=coding).content == BODY
 
 
-@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(BODY)[:-9], b""])
+@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(BODY)[:-9], b""], ids=["other", "cut off", "empty"])
 def test_a_body_that_is_not_what_it_says_is_400(send: Send, body: bytes) -> None:
     answer = send("POST", "/predict", body, content_encoding="gzip")
     assert (answer.status_code, answer.json()["code"]) == (400, "not_compressed")

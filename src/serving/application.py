@@ -1,0 +1,224 @@
+"""What is answered to a request of HTTP: by which operation, and with which headers."""
+
+import itertools
+import re
+import uuid
+import zlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from http import HTTPStatus
+
+import orjson
+
+from .asking import Operation
+from .handlers import metrics_operation, not_found, operations
+from .loaded import LoadedModel
+from .messages import Answer, Request
+from .metrics import Metrics, SharedNumbers
+from .options import NONE_ASKED, Options
+from .problems import problem
+from .queueing import Done, Queue
+from .tracing import Traces
+
+BODY_LIMIT = 64 * 1024**2
+"""Bytes of a request body; a larger one is answered 413."""
+
+TOO_LARGE = problem(413, "too_large", f"The body passes {BODY_LIMIT} bytes. Send fewer rows at a time.")
+
+_CONTENT_CODED = {b"gzip": 31, b"x-gzip": 31, b"deflate": 47}
+"""Window bits as zlib takes them (https://docs.python.org/3/library/zlib.html#zlib.decompress)."""
+
+_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+_PREFIX = uuid.uuid4().hex[:16].encode()
+_count = itertools.count(1)
+
+
+class _Refused(Exception):
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request, and what its answer depends on. `headers`: names in lower case; `began`: when its head had come.
+
+    `keep`: whether its client may send others on the connection; `refusal`: its answer, where nobody is to be asked.
+    """
+
+    method: str
+    path: str
+    headers: dict[bytes, bytes]
+    began: float
+    body: bytes = b""
+    keep: bool = False
+    refusal: Answer | None = None
+
+
+class Application:
+    """What can be asked on one port. What is not quick runs in one thread: a model need not be thread-safe."""
+
+    def __init__(
+        self,
+        operations: Mapping[str, Operation],
+        metrics: Metrics,
+        options: Options = NONE_ASKED,
+        traces: Traces | None = None,
+    ) -> None:
+        self.metrics = metrics
+        self._traces = traces
+        self._options = options
+        self._operations = operations
+        thread = ThreadPoolExecutor(1, thread_name_prefix="predict")
+        self._queues = {path: Queue(op, thread, metrics) for path, op in operations.items() if op.model is not None}
+
+    def ask(self, exchange: Exchange, done: Done) -> None:
+        """Call `done`, now or later, with the answer."""
+        path, method, headers = exchange.path, exchange.method, exchange.headers
+        operation = self._operations.get(path)
+        if operation is None:
+            done(not_found(path))
+        elif method == "OPTIONS" and self._options.cors_origins and b"access-control-request-method" in headers:
+            done(_preflight(operation, headers))
+        elif method != operation.method and not (method == "HEAD" and operation.method == "GET"):
+            allowed = {b"allow": operation.method.encode()}
+            done(problem(405, "method_not_allowed", f"{path} takes {operation.method}.", headers=allowed))
+        elif operation.server is not None:
+            done(operation.server(Request(b"", headers)))
+        else:
+            body, coding = exchange.body, headers.get(b"content-encoding")
+            if coding is not None:
+                try:
+                    body = _decompressed(body, coding.strip().lower())
+                except _Refused as refused:
+                    done(refused.answer)
+                    return
+            self._queues[path].ask(Request(body, headers), done)
+
+    def head(self, exchange: Exchange, answer: Answer, date: bytes, *, close: bool) -> bytes:
+        """All that goes before the answer's body; the exchange is counted and logged as ended."""
+        asked = exchange.headers
+        seconds = self.metrics.ended(exchange.began, exchange.path, answer.status)
+        identifier = request_id(asked)
+        if self._traces is not None:
+            known = exchange.path if exchange.path in self._operations else None
+            self._traces.ended(exchange.method, known, asked, answer.status, seconds)
+        if self._options.access_log:
+            _log(exchange, answer, seconds, identifier)
+        more = dict(answer.headers)
+        if self._options.cors_origins and b"origin" in asked:
+            more |= self._cross_origin(asked[b"origin"])
+        if b"traceparent" in asked:
+            more[b"traceparent"] = asked[b"traceparent"]
+        if close:
+            more[b"connection"] = b"close"
+        lines = b"".join([b"%b: %b\r\n" % line for line in more.items()]) if more else b""
+        begin = b"HTTP/1.1 %d %b\r\ndate: %b\r\nx-request-id: %b\r\n%b"
+        begun = begin % (answer.status, _PHRASES[answer.status], date, identifier, lines)
+        if answer.status == HTTPStatus.NO_CONTENT:
+            return begun + b"\r\n"
+        return b"%bcontent-type: %b\r\ncontent-length: %d\r\n\r\n" % (begun, answer.content_type, len(answer.body))
+
+    def _cross_origin(self, origin: bytes) -> dict[bytes, bytes]:
+        """As https://fetch.spec.whatwg.org/#http-cors-protocol has it."""
+        allowed = self._options.allowed_origin(origin)
+        if allowed is None:
+            return {b"vary": b"origin"}
+        return {
+            b"vary": b"origin",
+            b"access-control-allow-origin": allowed,
+            b"access-control-expose-headers": b"x-request-id, traceparent, retry-after",
+        }
+
+
+_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+
+def of_model(
+    model: LoadedModel,
+    options: Options = NONE_ASKED,
+    numbers: SharedNumbers | None = None,
+    row: int = 0,
+    traces: Traces | None = None,
+) -> list[Application]:
+    """The server of a model, and that of its metrics where they have a port of their own.
+
+    `numbers`, `row`: where it counts, with other workers.
+    """
+    answered = operations(model)
+    metrics = Metrics(numbers or SharedNumbers(1), row, [*answered, "/metrics"], model.info)
+    scraped = {"/metrics": metrics_operation(metrics)}
+    if options.metrics_port is None:
+        return [Application({**answered, **scraped}, metrics, options, traces)]
+    return [Application(answered, metrics, options, traces), Application(scraped, metrics, options)]
+
+
+def _preflight(operation: Operation, headers: Mapping[bytes, bytes]) -> Answer:
+    """What a browser asks before it sends JSON to another site."""
+    asked = headers.get(b"access-control-request-headers", b"")
+    allowed = {
+        b"access-control-allow-methods": operation.method.encode(),
+        b"access-control-allow-headers": asked,
+        b"access-control-max-age": b"600",
+    }
+    return Answer(b"", 204, headers={name: value for name, value in allowed.items() if value})
+
+
+def _log(exchange: Exchange, answer: Answer, seconds: float, identifier: bytes) -> None:
+    told = {
+        "time": datetime.now(timezone.utc).isoformat(),  # noqa: UP017 - models run on older Pythons, too
+        "method": exchange.method,
+        "path": exchange.path,
+        "status": answer.status,
+        "bytes": len(answer.body),
+        "seconds": round(seconds, 6),
+        "request_id": identifier.decode(),
+    }
+    if b"traceparent" in exchange.headers:
+        told["traceparent"] = exchange.headers[b"traceparent"].decode("latin-1")
+    print(orjson.dumps(told).decode(), flush=True)  # noqa: T201 - standard output is the model's log
+
+
+def request_id(headers: Mapping[bytes, bytes]) -> bytes:
+    """The client's own, else a new one."""
+    found = headers.get(b"x-request-id")
+    if found is not None and _REQUEST_ID.fullmatch(found):
+        return found
+    return b"%s-%x" % (_PREFIX, next(_count))
+
+
+def _decompressed(body: bytes, coding: bytes) -> bytes:
+    """Content codings as in https://www.rfc-editor.org/rfc/rfc9110#name-content-codings. Raises _Refused."""
+    if coding == b"identity":
+        return body
+    if coding not in _CONTENT_CODED:
+        raise _Refused(
+            problem(
+                415,
+                "unknown_content_encoding",
+                f"The body's Content-Encoding {coding.decode('latin-1')!r} is none of gzip and deflate.",
+                headers={b"accept-encoding": b"gzip, deflate"},
+            )
+        )
+    try:
+        try:
+            content = _inflate(body, _CONTENT_CODED[coding])
+        except zlib.error:
+            if coding != b"deflate":
+                raise
+            content = _inflate(body, -zlib.MAX_WBITS)  # as some clients take the name to mean
+    except zlib.error as error:
+        told = f"The body is not {coding.decode()}: {error}."
+        raise _Refused(problem(400, "not_compressed", told)) from error
+    return content
+
+
+def _inflate(body: bytes, window_bits: int) -> bytes:
+    inflater = zlib.decompressobj(window_bits)
+    content = inflater.decompress(body, BODY_LIMIT + 1)
+    if len(content) > BODY_LIMIT:
+        raise _Refused(TOO_LARGE)
+    if not inflater.eof:
+        raise zlib.error("it is cut off")
+    return content

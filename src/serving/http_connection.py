@@ -1,0 +1,268 @@
+"""One client's connection: HTTP/1.1 (RFC 9112), read by httptools, without a framework between socket and model.
+
+Requests are answered in the order in which they came. What a client sends ahead waits in the socket, and so does what
+it does not read; neither costs others anything.
+"""
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, cast
+from urllib.parse import unquote
+
+import httptools
+
+from .application import BODY_LIMIT, TOO_LARGE, Application, Exchange
+from .handlers import told
+from .messages import Answer
+from .problems import problem
+
+if TYPE_CHECKING:
+    from .http_server import Server
+
+HEAD_LIMIT = 64 * 1024
+"""Bytes of a request's head; a larger one is answered 431."""
+
+IDLE_SECONDS = 75.0
+"""After which a connection is closed on which nothing moves; longer than clients and proxies usually keep one for."""
+
+LINGER_SECONDS = 2.0
+"""How long what a refused client still sends is read and thrown away: else it might not get to read the answer."""
+
+_HEAD_TOO_LARGE = problem(431, "head_too_large", f"The request's head passes {HEAD_LIMIT} bytes.")
+
+
+class _Refused(Exception):
+    pass
+
+
+class Connection(asyncio.Protocol):
+    """Made by the event loop for each client; httptools calls what begins with `on_`."""
+
+    __slots__ = (
+        "_active",
+        "_advancing",
+        "_application",
+        "_body",
+        "_ended",
+        "_exchange",
+        "_head_bytes",
+        "_headers",
+        "_loop",
+        "_now",
+        "_parser",
+        "_paused",
+        "_reading",
+        "_refusal",
+        "_server",
+        "_transport",
+        "_url",
+        "_waiting",
+    )  # fmt: skip
+
+    _transport: asyncio.Transport
+
+    def __init__(self, application: Application, server: "Server") -> None:
+        self._application = application
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._exchange: Exchange | None = None  # being read, from the end of its head on
+        self._now: Exchange | None = None  # being answered
+        self._waiting: deque[Exchange] = deque()
+        self._headers: dict[bytes, bytes] = {}
+        self._url = b""
+        self._body: bytes | bytearray = b""
+        self._head_bytes = 0
+        self._refusal = TOO_LARGE
+        self._advancing = self._paused = self._ended = False
+        self._reading = True
+        self._active = server.now
+
+    # What the event loop tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The client is there."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._server.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """The client is gone, whatever it has asked."""
+        self._ended = True
+        self._server.connections.discard(self)
+        for exchange in (self._exchange, self._now, *self._waiting):
+            if exchange is not None:
+                self._application.metrics.gone()
+        self._exchange = self._now = None
+        self._waiting.clear()
+
+    def data_received(self, data: bytes) -> None:
+        """Some of a request, or several."""
+        self._active = self._server.now
+        if self._ended:
+            return
+        in_head = self._head_bytes > 0
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offered:
+            self._ignore_upgrade(data[offered.args[0] :])
+            return
+        except httptools.HttpParserCallbackError as error:
+            if not isinstance(error.__context__, _Refused):
+                raise
+            self._refuse(self._refusal)
+        except httptools.HttpParserError as error:
+            self._refuse(problem(400, "bad_request", f"The request is not HTTP/1.1: {error}."))
+        if in_head and self._head_bytes:  # it goes on
+            self._head_bytes += len(data)
+            if self._head_bytes > 2 * HEAD_LIMIT:
+                self._refuse(_HEAD_TOO_LARGE)
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than it asks."""
+        self._paused = True
+        self._read(False)
+
+    def resume_writing(self) -> None:
+        """It has read."""
+        self._paused = False
+        self._advance()
+
+    # What the server asks
+
+    def look(self, now: float) -> None:
+        """Close where nothing has moved for long."""
+        if self._now is None and now - self._active > IDLE_SECONDS:
+            self._transport.abort()
+
+    def close_when_idle(self) -> None:
+        """Close, after what is being answered."""
+        if self._now is None and not self._waiting:
+            self._transport.close()
+
+    # What httptools tells
+
+    def on_message_begin(self) -> None:
+        self._url, self._headers, self._body, self._head_bytes = b"", {}, b"", 1
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._exchange is None:  # else it is a trailer
+            self._head_bytes += len(name) + len(value)
+            if self._head_bytes > HEAD_LIMIT:
+                self._refusal = _HEAD_TOO_LARGE
+                raise _Refused
+            self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        self._head_bytes = 0
+        if self._parser.should_upgrade():  # and httptools will read no body
+            return
+        headers = self._headers
+        began = self._application.metrics.began()
+        self._exchange = Exchange(self._parser.get_method().decode(), _path(self._url), headers, began)
+        if int(headers.get(b"content-length", b"0")) > BODY_LIMIT:
+            self._refusal = TOO_LARGE
+            raise _Refused
+        if headers.get(b"expect", b"").lower() == b"100-continue" and self._now is None and not self._waiting:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        if not self._body:
+            self._body = body
+            return
+        if isinstance(self._body, bytes):
+            self._body = bytearray(self._body)
+        self._body += body
+        if len(self._body) > BODY_LIMIT:
+            self._refusal = TOO_LARGE
+            raise _Refused
+
+    def on_message_complete(self) -> None:
+        exchange = self._exchange
+        if exchange is None:  # an upgrade is asked for
+            return
+        self._exchange = None
+        exchange.body = bytes(self._body)
+        exchange.keep = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
+        self._waiting.append(exchange)
+        self._advance()
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Read a request that offers another protocol as one that does not, which is what a server may do."""
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(problem(400, "bad_request", "This is a model's server and no proxy."))
+            return
+        kept = {name: value for name, value in self._headers.items() if name not in (b"upgrade", b"connection")}
+        lines = b"".join(b"%b: %b\r\n" % line for line in kept.items())
+        self._parser = httptools.HttpRequestParser(self)
+        self.data_received(b"%b %b HTTP/1.1\r\n%b\r\n%b" % (method, self._url, lines, rest))
+
+    # Answering
+
+    def _refuse(self, answer: Answer) -> None:
+        """The last answer on this connection: what follows is not read as requests."""
+        exchange = self._exchange or Exchange("", "", {}, self._application.metrics.began())
+        exchange.refusal, exchange.keep = answer, False
+        self._exchange, self._head_bytes, self._ended = None, 0, True
+        self._waiting.append(exchange)
+        self._advance()
+
+    def _advance(self) -> None:
+        """Have the next request answered, and those after it, as far as that can be done now."""
+        if self._advancing:
+            return
+        self._advancing = True
+        while self._waiting and self._now is None and not self._paused:
+            self._now = exchange = self._waiting.popleft()
+            if exchange.refusal is not None:
+                self._answer(exchange.refusal)
+            else:
+                self._application.ask(exchange, self._answer)
+        self._advancing = False
+        self._read(not self._waiting and not self._paused)
+
+    def _answer(self, answer: Answer) -> None:
+        exchange = self._now
+        if exchange is None:  # the client is gone
+            return
+        self._now = None
+        self._active = self._server.now
+        answer = told(exchange.path, answer)
+        keep = exchange.keep and not self._server.closing
+        head = self._application.head(exchange, answer, self._server.date, close=not keep)
+        self._transport.write(head if exchange.method == "HEAD" else head + answer.body)
+        if keep:
+            if self._waiting:
+                self._advance()
+        elif exchange.refusal is None:
+            self._close()
+        else:
+            self._transport.write_eof()
+            self._loop.call_later(LINGER_SECONDS, self._transport.close)
+
+    def _close(self) -> None:
+        """After what has been written; what else was asked is not answered, as the last answer told."""
+        self._ended = True
+        for _ in self._waiting:
+            self._application.metrics.gone()
+        self._waiting.clear()
+        self._transport.close()
+
+    def _read(self, on: bool) -> None:
+        if on != self._reading and not self._transport.is_closing():
+            self._reading = on
+            (self._transport.resume_reading if on else self._transport.pause_reading)()
+
+
+def _path(url: bytes) -> str:
+    """Of a request's target in any form (https://www.rfc-editor.org/rfc/rfc9112#name-request-target)."""
+    path = url.partition(b"?")[0]
+    if not path.startswith(b"/"):
+        try:
+            path = httptools.parse_url(url).path or b"/"
+        except httptools.HttpParserInvalidURLError:
+            return url.decode("latin-1")
+    return unquote(path.decode("latin-1")) if b"%" in path else path.decode("latin-1")
