@@ -37,9 +37,9 @@ serve: engine ## The API on 127.0.0.1:8000
 	@$(run) asgard serve
 
 bench: engine ## Seconds from a POST to the first prediction; what the number of models costs
-	@$(run) python bench/deploy.py
-	@$(run) python bench/scale.py
-	@$(run) python bench/serving.py
+	@$(run) python bench/deploy.py --publish
+	@$(run) python bench/scale.py --publish
+	@$(run) python bench/serving.py --publish
 
 clean: ## Removes what these targets made in this folder
 	rm -rf .venv .tools .demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

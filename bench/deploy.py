@@ -1,6 +1,6 @@
 """POST → first prediction, in one run with what it is compared with.
 
-    uv run python bench/deploy.py [--repeats N] [--target local|kubernetes]
+    uv run python bench/deploy.py [--repeats N] [--target local|kubernetes] [--publish]
 
 Target `local`: against the same script by hand, alone and with `mlflow models serve` after it. Target `kubernetes`:
 against the target `local`, on the cluster and registry of KUBECONFIG and ASGARD_REGISTRY, else on the tests' own.
@@ -36,6 +36,7 @@ CHECKOUT = Path(__file__).parents[1]
 sys.path += [str(CHECKOUT), str(CHECKOUT / "tools")]
 
 import demo  # noqa: E402
+import results  # noqa: E402
 
 from tests.standins import path_with_cli  # noqa: E402
 
@@ -83,13 +84,13 @@ def process(arguments: list[str], environment: Mapping[str, str], folder: Path) 
         running.wait()
 
 
-def ours(url: str) -> tuple[float, dict[str, float]]:
+def ours(url: str, model: str = "bench") -> tuple[float, dict[str, float]]:
     """Seconds from the POST to the first prediction, and of each stage."""
     request = {
         "script_content": base64.b64encode(SCRIPT.read_bytes()).decode(),
         "script_name": SCRIPT.name,
         "experiment_name": "bench",
-        "model_name": "bench",
+        "model_name": model,
         "requirements": REQUIREMENTS,
     }
     began = time.monotonic()
@@ -214,7 +215,8 @@ def replicas_seconds(environment: Mapping[str, str]) -> tuple[float, str]:
     return time.monotonic() - began, done.stdout.partition("Resources:")[2].partition("Duration")[0]
 
 
-def on_cluster(folder: Path, repeats: int) -> None:
+def on_cluster(folder: Path, repeats: int) -> list[str]:
+    """Lines of Markdown."""
     with demo.place("kubernetes", folder) as found:
         os.environ.update(found.settings)
         cli = engine_install.find_or_install(Settings(), lambda _: None)
@@ -238,28 +240,36 @@ def on_cluster(folder: Path, repeats: int) -> None:
     destroy(local)
     cluster_warm, local_warm = (statistics.median(total for total, _ in runs) for runs in (warm, compared))
     start = statistics.median(starts)
-    print("| POST → first prediction | kubernetes, s | the pod's own start, s | local, s | without the start / local |")
-    print("|---|---|---|---|---|")
-    print(
+    return [
+        "| POST → first prediction | kubernetes, s | the pod's own start, s | local, s | without the start / local |",
+        "|---|---|---|---|---|",
         f"| warm, median of {repeats} | {cluster_warm:.1f} | {start:.0f} | {local_warm:.1f} | "
-        f"{(cluster_warm - start) / local_warm:.2f} |"
-    )
-    print(f"| cold | {cold:.1f} | | | |")
-    print(f"\n`pulumi up` after an edit of `replicas`, 1 to 2: {change:.1f} s:\n{did}")
-    _print_stages(cold_stages, warm)
+        f"{(cluster_warm - start) / local_warm:.2f} |",
+        f"| cold | {cold:.1f} | | | |",
+        "",
+        f"`pulumi up` after an edit of `replicas`, 1 to 2: {change:.1f} s ({' '.join(did.split())}).",
+        *_stages(cold_stages, warm),
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3, help="warm runs of each (default: 3)")
     parser.add_argument("--target", choices=["local", "kubernetes"], default="local")
+    parser.add_argument("--publish", action="store_true", help="write the results to docs/performance.md")
     arguments = parser.parse_args()
+    where = results.machine()
     with tempfile.TemporaryDirectory(prefix="asgard-bench-") as temporary:
         compare = here if arguments.target == "local" else on_cluster
-        compare(Path(temporary), arguments.repeats)
+        found = "\n".join([where, "", *compare(Path(temporary), arguments.repeats)])
+    print(found)
+    if arguments.publish:
+        section = "bench/deploy.py" if arguments.target == "local" else "bench/deploy.py --target kubernetes"
+        results.publish(section, f"{found}\n")
 
 
-def here(folder: Path, repeats: int) -> None:
+def here(folder: Path, repeats: int) -> list[str]:
+    """Lines of Markdown."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ASGARD_", "MLFLOW_"))}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     settings = {"ASGARD_DATA_DIR": str(folder / "data"), "ASGARD_CACHE_DIR": str(folder / "cache")}
@@ -273,19 +283,27 @@ def here(folder: Path, repeats: int) -> None:
     hand_cold = by_hand(environment, folder, install=True)
     hand_warm = [by_hand(environment, folder, install=False) for _ in range(repeats)]
     warm_seconds = [total for total, _ in warm]
-    print("| POST → first prediction | Asgard, s | script alone, s | ratio | with `mlflow models serve`, s | ratio |")
-    print("|---|---|---|---|---|---|")
-    print(_row("cold environment", [cold], [alone_cold], [hand_cold]))
-    print(_row(f"warm, median of {repeats}", warm_seconds, alone_warm, hand_warm))
-    print(f"\n`asgard serve`, new data folder: answers after {answered:.1f} s, ready to deploy after {ready:.1f} s.")
-    _print_stages(cold_stages, warm)
+    return [
+        "| POST → first prediction | Asgard, s | script alone, s | ratio | with `mlflow models serve`, s | ratio |",
+        "|---|---|---|---|---|---|",
+        _row("cold environment", [cold], [alone_cold], [hand_cold]),
+        _row(f"warm, median of {repeats}", warm_seconds, alone_warm, hand_warm),
+        "",
+        f"`asgard serve`, new data folder: answers after {answered:.1f} s, ready to deploy after {ready:.1f} s.",
+        *_stages(cold_stages, warm),
+    ]
 
 
-def _print_stages(cold: Mapping[str, float], warm: Sequence[tuple[float, Mapping[str, float]]]) -> None:
-    print("\n| stage | cold, s | warm, median s |")
-    print("|---|---|---|")
-    for stage, seconds in cold.items():
-        print(f"| {stage} | {seconds:.2f} | {statistics.median(stages[stage] for _, stages in warm):.2f} |")
+def _stages(cold: Mapping[str, float], warm: Sequence[tuple[float, Mapping[str, float]]]) -> list[str]:
+    return [
+        "",
+        "| stage | cold, s | warm, median s |",
+        "|---|---|---|",
+        *(
+            f"| {stage} | {seconds:.2f} | {statistics.median(stages[stage] for _, stages in warm):.2f} |"
+            for stage, seconds in cold.items()
+        ),
+    ]
 
 
 def _row(name: str, ours: list[float], *others: list[float]) -> str:

@@ -1,6 +1,6 @@
 """Our model server beside its peers: the same fitted models, the same rows, one worker each, in one run.
 
-    uv run python bench/serving.py [--models forest,…] [--rows 1,32,1000] [--repeats 3] [--seconds 5] [--short]
+    uv run python bench/serving.py [--models forest,…] [--rows 1,32,1000] [--repeats 3] [--seconds 3] [--short] [--publish]
 
 Each peer is installed into an environment of its own in the cache folder, byte-compiled as ours is. The load comes from
 wrk, on another core than the server's. Every server's answers are compared with the model's before it is measured, and
@@ -10,7 +10,6 @@ a refused or failed request ends the run. `--short`: two servers, one model, a m
 import argparse
 import json
 import os
-import platform
 import re
 import shutil
 import signal
@@ -26,6 +25,7 @@ from typing import Any
 
 import httpx
 import psutil
+import results
 from peers import PEERS, Peer, Rows, Started, environment
 from platformdirs import user_cache_path
 from uv import find_uv_bin
@@ -82,6 +82,24 @@ Server([application], lambda event: None).run([listener])
 """
 
 
+BARE_ECHO = """
+import asyncio, httptools, uvloop
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport, self.parser = transport, httptools.HttpRequestParser(self)
+    def data_received(self, data):
+        self.parser.feed_data(data)
+    def on_body(self, body):
+        self.transport.write(b"HTTP/1.1 200 OK\\r\\ncontent-type: application/json\\r\\n"
+                             b"content-length: %d\\r\\n\\r\\n%b" % (len(body), body))
+async def main():
+    server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", {port})
+    await server.serve_forever()
+uvloop.run(main())
+"""
+"""What Python can do on the same parser, with nothing of a server; only for bodies that come in one piece."""
+
+
 def python_of(name: str, requirements: tuple[str, ...]) -> Path:
     """The interpreter of a peer's environment, installed where it is not there yet."""
     folder = CACHE / re.sub(r"\W+", "-", name.lower())
@@ -130,11 +148,11 @@ def ours(folder: Path, model: Path, *, compiled: bool) -> Peer:
     return Peer(OURS, "/predict", lambda rows: {"data": rows}, start)
 
 
-def echo() -> Peer:
-    """The same server with an operation that gives back the body."""
+def echo(source: str) -> Peer:
+    """A server that gives back the body."""
 
     def start(python: Path, _: Path, port: int) -> Started:
-        return Started([str(python), "echo.py"], {"echo.py": ECHO.format(port=port)})
+        return Started([str(python), "echo.py"], {"echo.py": source.format(port=port)})
 
     return Peer(OURS, "/predict", lambda rows: {"data": rows}, start, lambda answer: answer["data"])
 
@@ -229,20 +247,29 @@ def measure(
         return started, memory(process), figures
 
 
-def report(name: str, results: dict[str, tuple[float, float, Figures]], rows: list[int]) -> None:
-    """One table a number of rows: median and spread."""
+def report(name: str, measured: dict[str, tuple[float, float, Figures]], rows: list[int]) -> str:
+    """Markdown, a table a number of rows: median and spread."""
+    lines = []
     for count in rows:
-        print(
-            f"\n| {name}, {count} row{'s' if count > 1 else ''} a request | req/s at 1 | p99, ms | req/s at 32 ", end=""
-        )
-        print("| p99, ms | start, s | MB |\n|---|---|---|---|---|---|---|")
-        for server, (started, used, figures) in results.items():
+        head = f"{name}, {count} row{'s' if count > 1 else ''} a request"
+        lines += ["", f"| {head} | req/s at 1 | p99, ms | req/s at 32 | p99, ms | start, s | MB |"]
+        lines.append("|---|---|---|---|---|---|---|")
+        for server, (started, used, figures) in measured.items():
             cells = []
             for connections in CONNECTIONS:
                 rates, slow = zip(*figures[count, connections], strict=True)
                 spread = (max(rates) - min(rates)) / statistics.median(rates) / 2
                 cells += [f"{statistics.median(rates):,.0f} ± {spread:.0%}", f"{statistics.median(slow):.2f}"]
-            print(f"| {server} | {' | '.join(cells)} | {started:.1f} | {used:.0f} |")
+            lines.append(f"| {server} | {' | '.join(cells)} | {started:.1f} | {used:.0f} |")
+    return "\n".join(lines)
+
+
+def rates(measured: dict[str, tuple[float, float, Figures]], rows: int) -> dict[str, float]:
+    """Requests a second at the most connections, by server."""
+    return {
+        server: statistics.median(rate for rate, _ in figures[rows, CONNECTIONS[-1]])
+        for server, (_, _, figures) in measured.items()
+    }
 
 
 def main() -> None:
@@ -250,7 +277,8 @@ def main() -> None:
     parser.add_argument("--models", type=lambda text: text.split(","), default=["forest", "logistic", "xgboost"])
     parser.add_argument("--rows", type=lambda text: [int(part) for part in text.split(",")], default=[1])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--publish", action="store_true", help="write the results to docs/performance.md")
     parser.add_argument("--short", action="store_true")
     arguments = parser.parse_args()
     peers = dict(PEERS)
@@ -261,7 +289,8 @@ def main() -> None:
         sys.exit("wrk is not on the PATH. Debian and Homebrew have it as `wrk`.")
     own = python_of("ours", (*LIBRARIES, *OURS))
     pythons = {name: python_of(name, (*LIBRARIES, *peer.requirements)) for name, peer in peers.items()}
-    print(f"{platform.platform()}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}, load {os.getloadavg()[0]:.1f}")
+    found = [results.machine()]
+    print(found[0], flush=True)
     for name in arguments.models:
         with tempfile.TemporaryDirectory(prefix="asgard-bench-") as temporary:
             folder = Path(temporary)
@@ -270,17 +299,23 @@ def main() -> None:
             servers = {
                 "Asgard": (ours(folder, model, compiled=True), own, expected),
                 "Asgard, not compiled": (ours(folder, model, compiled=False), own, expected),
-                "Asgard, echo": (echo(), own, []),
+                "Asgard, echo": (echo(ECHO), own, []),
+                "bare httptools, echo": (echo(BARE_ECHO), own, []),
                 **{title: (peer, pythons[title], expected) for title, peer in peers.items()},
             }
-            report(
-                name,
-                {
-                    title: measure(peer, python, model, folder / f"run-{number}", rows, wanted, arguments)
-                    for number, (title, (peer, python, wanted)) in enumerate(servers.items())
-                },
-                arguments.rows,
-            )
+            measured = {
+                title: measure(peer, python, model, folder / f"run-{number}", rows, wanted, arguments)
+                for number, (title, (peer, python, wanted)) in enumerate(servers.items())
+            }
+            found.append(report(name, measured, arguments.rows))
+            print(found[-1], flush=True)
+            if arguments.publish:
+                title = f"{name}, {arguments.rows[0]} row a request, {CONNECTIONS[-1]} connections"
+                found.append(
+                    f"\n{results.bars(f'serving-{name}', title, 'requests/s', rates(measured, arguments.rows[0]))}"
+                )
+    if arguments.publish:
+        results.publish("bench/serving.py", "\n".join(found) + "\n")
 
 
 if __name__ == "__main__":

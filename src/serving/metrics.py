@@ -21,7 +21,7 @@ SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Upper bounds of the buckets of requests that were predicted together; one without bound follows."""
 
-STATUSES = (200, 204, 400, 404, 405, 413, 415, 422, 500, 501, 503)
+STATUSES = (200, 204, 400, 404, 405, 413, 415, 422, 431, 500, 501, 503)
 """Statuses that are told apart; others are `other`."""
 
 OTHER = "other"

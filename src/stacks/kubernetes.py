@@ -56,22 +56,24 @@ from .spec import KubernetesConfig, ModelSpec
 DRAIN_SECONDS = 5
 """Between a pod's removal from the Service and SIGTERM: for load balancers that have not heard of it yet."""
 
-_SCRAPED = {"prometheus.io/scrape": "true", "prometheus.io/port": str(PORT), "prometheus.io/path": "/metrics"}
-"""Annotations by which Prometheus finds a pod, where it is set up in the usual way."""
-
 GRACE_SECONDS = 60
 """For a pod to end, draining and answering what it has begun included."""
 
 
 class KubernetesModel(pulumi.ComponentResource):
-    """One model on a cluster. `environment`: its plain part tells whether there is any; its values are secret."""
+    """One model on a cluster. `environment`: secret, None where there is none; `metrics_port`: as it asks for."""
 
     def __init__(
-        self, spec: ModelSpec, target: KubernetesConfig, environment: pulumi.Output[Mapping[str, str]] | None
+        self,
+        spec: ModelSpec,
+        target: KubernetesConfig,
+        environment: pulumi.Output[Mapping[str, str]] | None,
+        metrics_port: int | None,
     ) -> None:
         super().__init__("asgard:kubernetes:Model", spec.name)
         own = pulumi.ResourceOptions(parent=self)
         image = Image(spec, _repository(spec, target, own), own)
+        ports = {"http": PORT} if metrics_port is None else {"http": PORT, "metrics": metrics_port}
         on_cluster = pulumi.ResourceOptions(parent=self, provider=cluster_provider(own))
 
         secret = None
@@ -83,7 +85,7 @@ class KubernetesModel(pulumi.ComponentResource):
         workload = Deployment(
             spec.name,
             metadata=_metadata(spec, spec.name),
-            spec=_deployment(spec, target, image, secret),
+            spec=_deployment(spec, target, image, secret, ports),
             opts=pulumi.ResourceOptions.merge(on_cluster, _patience(target)),
         )
         if spec.deployment.replicas > 1:
@@ -99,7 +101,11 @@ class KubernetesModel(pulumi.ComponentResource):
             spec=NetworkPolicySpecArgs(
                 pod_selector=_selector(spec),
                 policy_types=["Ingress"],
-                ingress=[NetworkPolicyIngressRuleArgs(ports=[NetworkPolicyPortArgs(port="http", protocol="TCP")])],
+                ingress=[
+                    NetworkPolicyIngressRuleArgs(
+                        ports=[NetworkPolicyPortArgs(port=name, protocol="TCP") for name in ports]
+                    )
+                ],
             ),
             opts=on_cluster,
         )
@@ -133,7 +139,9 @@ def _repository(spec: ModelSpec, target: KubernetesConfig, opts: pulumi.Resource
     return repository(spec, target, opts)
 
 
-def _deployment(spec: ModelSpec, target: KubernetesConfig, image: Image, secret: Secret | None) -> DeploymentSpecArgs:
+def _deployment(
+    spec: ModelSpec, target: KubernetesConfig, image: Image, secret: Secret | None, ports: Mapping[str, int]
+) -> DeploymentSpecArgs:
     release = spec.release
     return DeploymentSpecArgs(
         replicas=spec.deployment.replicas,
@@ -149,7 +157,7 @@ def _deployment(spec: ModelSpec, target: KubernetesConfig, image: Image, secret:
                 annotations={
                     naming.DEPLOYMENT_ID_ANNOTATION: naming.deployment_id(spec.name, release.version, release.run_id),
                     naming.RUN_ID_ANNOTATION: release.run_id,
-                    **_SCRAPED,
+                    **_scraped(ports.get("metrics", PORT)),
                 },
             ),
             spec=PodSpecArgs(
@@ -168,15 +176,24 @@ def _deployment(spec: ModelSpec, target: KubernetesConfig, image: Image, secret:
                         label_selector=_selector(spec),
                     )
                 ],
-                containers=[_container(spec, target, image.reference, secret)],
+                containers=[_container(spec, target, image.reference, secret, ports)],
                 volumes=[VolumeArgs(name="tmp", empty_dir=EmptyDirVolumeSourceArgs())],
             ),
         ),
     )
 
 
+def _scraped(port: int) -> dict[str, str]:
+    """Annotations by which Prometheus finds a pod, where it is set up in the usual way."""
+    return {"prometheus.io/scrape": "true", "prometheus.io/port": str(port), "prometheus.io/path": "/metrics"}
+
+
 def _container(
-    spec: ModelSpec, target: KubernetesConfig, image: pulumi.Output[str], secret: Secret | None
+    spec: ModelSpec,
+    target: KubernetesConfig,
+    image: pulumi.Output[str],
+    secret: Secret | None,
+    ports: Mapping[str, int],
 ) -> ContainerArgs:
     limits = spec.deployment
     # A model that nobody asks is idle: a tenth of the CPU is set aside. Of the memory all: it cannot be taken back.
@@ -188,7 +205,7 @@ def _container(
         name="model",
         image=image,
         env_from=variables,
-        ports=[ContainerPortArgs(name="http", container_port=PORT, protocol="TCP")],
+        ports=[ContainerPortArgs(name=name, container_port=port, protocol="TCP") for name, port in ports.items()],
         resources=ResourceRequirementsArgs(
             limits={"cpu": limits.cpu_limit, "memory": limits.memory_limit},
             requests={"cpu": cpu_request, "memory": limits.memory_limit},

@@ -3,10 +3,13 @@
 Targets are imported where they are declared: pulumi_kubernetes and pulumi_aws take a second each.
 """
 
+import json
+
 import pulumi
 from pulumi.runtime.config import get_config
 
 from .. import naming
+from ..serving import options
 from . import outputs
 from .local import LocalModel
 from .spec import ModelSpec, PlatformSpec
@@ -17,8 +20,9 @@ def program() -> None:
     config = pulumi.Config(naming.PROJECT)
     values = config.get_secret_object("environment") or pulumi.Output.secret({})
     environment = values.apply(lambda plain: {name: str(value) for name, value in plain.items()})
-    # Asked for as plain, a secret would be warned of; only whether there is any is of interest.
-    has_environment = get_config(naming.ENVIRONMENT_CONFIG) not in (None, "{}")
+    # Asked for as plain, a secret would be warned of; only whether there is any, and a port, are of interest.
+    plain = json.loads(get_config(naming.ENVIRONMENT_CONFIG) or "{}")
+    has_environment = bool(plain)
     if pulumi.get_stack() == naming.PLATFORM_STACK:
         from .shared import Platform
 
@@ -33,5 +37,6 @@ def program() -> None:
         return
     from .kubernetes import KubernetesModel
 
-    model = KubernetesModel(spec, spec.kubernetes, environment if has_environment else None)
+    metrics_port = options.read({name: str(value) for name, value in plain.items()}).metrics_port
+    model = KubernetesModel(spec, spec.kubernetes, environment if has_environment else None, metrics_port)
     outputs.export(spec, url=model.url, image_uri=model.image_uri)

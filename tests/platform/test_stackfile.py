@@ -88,6 +88,12 @@ def test_an_edit_gone_wrong_is_named_with_its_file(path: Path, old: str, new: st
     assert str(path) in caught.value.message
 
 
+def test_a_variable_for_the_server_that_cannot_be_meant_is_named_with_its_file(path: Path) -> None:
+    path.write_text(path.read_text().replace("environment:", 'environment:\n    ASGARD_SERVER_ACCESS_LOG: "perhaps"'))
+    with pytest.raises(StackFileInvalid, match=r"(?s)Pulumi\.iris\.yaml.*ASGARD_SERVER_ACCESS_LOG"):
+        stackfile.read(path, "phrase")
+
+
 def test_models_are_the_names_of_the_stack_files_without_the_platforms(path: Path) -> None:
     (path.parent / "Pulumi.yaml").touch()
     (path.parent / "Pulumi.platform.yaml").touch()

@@ -16,12 +16,12 @@ from typing import Any
 import httpx
 import pytest
 
-from asgard.serving import control, server_log
+from asgard.serving import control, options, server_log
 from asgard.serving.desired import ApplyFailed, to_json
 from asgard.serving.processes import alive, tree
 
 from ..waiting import until
-from .parents import Model, Parents
+from .parents import Model, Parents, free_port
 
 
 @contextmanager
@@ -219,6 +219,34 @@ def test_another_port_is_served_before_the_former_one_is_given_up(parents: Paren
     model.apply(port=other.port)
     assert other.predict(0).status_code == 200
     until(model.refuses)
+
+
+def test_metrics_may_have_a_port_of_their_own_which_outlives_versions(parents: Parents) -> None:
+    model, port = parents.model(), free_port()
+    url = f"http://127.0.0.1:{port}/metrics"
+    asked = {options.METRICS_PORT: str(port)}
+    model.apply(replicas=2, environment=asked)
+    assert httpx.get(f"{model.url}/metrics").status_code == 404
+    assert "asgard_workers 2\n" in httpx.get(url).text
+    model.apply(version=2, environment=asked)
+    until(lambda: 'version="2"' in httpx.get(url).text)
+    model.apply(version=2)
+    assert httpx.get(f"{model.url}/metrics").status_code == 200
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url)
+
+
+def test_a_port_for_metrics_that_cannot_be_had_leaves_what_serves(parents: Parents) -> None:
+    model = parents.model()
+    model.apply()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for port, told in ((taken.getsockname()[1], "taken by another process"), (model.port, "the model itself")):
+            with pytest.raises(ApplyFailed, match=told) as failed:
+                model.apply(version=2, environment={options.METRICS_PORT: str(port)})
+            assert failed.value.reason == "PortTaken"
+    with pytest.raises(ApplyFailed, match=options.ACCESS_LOG):
+        model.apply(version=2, environment={options.ACCESS_LOG: "perhaps"})
+    assert model.version() == "1"
 
 
 def test_after_the_parent_was_killed_the_next_apply_serves_on_the_same_port(parents: Parents) -> None:

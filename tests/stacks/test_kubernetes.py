@@ -136,6 +136,19 @@ def test_pods_run_the_image_by_its_digest_and_say_whose_release_they_are_in_anno
     assert inputs[DEPLOYMENT]["metadata"]["annotations"] == {"pulumi.com/patchForce": "true"}
 
 
+def test_metrics_that_have_a_port_of_their_own_are_scraped_there_and_not_reached_through_the_service() -> None:
+    inputs, _ = declared(environment={"ASGARD_SERVER_METRICS_PORT": "9464"})
+    assert {port["name"]: port["containerPort"] for port in container(inputs)["ports"]} == {
+        "http": 8080,
+        "metrics": 9464,
+    }
+    annotations = inputs[DEPLOYMENT]["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/port"] == "9464"
+    (rule,) = inputs["kubernetes:networking.k8s.io/v1:NetworkPolicy"]["spec"]["ingress"]
+    assert [port["port"] for port in rule["ports"]] == ["http", "metrics"]
+    assert [port["targetPort"] for port in inputs[SERVICE]["spec"]["ports"]] == ["http"]
+
+
 def test_limits_are_the_posted_ones_and_no_pod_goes_before_its_successor_is_ready() -> None:
     inputs, _ = declared()
     resources = container(inputs)["resources"]
