@@ -1,4 +1,4 @@
-"""Where results go: printed, and with `--publish` into docs/performance.md with its plots, between marks of their own."""
+"""Puts results into docs/performance.md, each between marks of its own, and draws its plots."""
 
 import importlib.metadata
 import os
@@ -13,6 +13,7 @@ import matplotlib as mpl
 mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "asgard"  # equal results are equal files
 from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -66,7 +67,7 @@ def lines(name: str, title: str, across: str, up: str, values: Mapping[str, Sequ
     return _save(figure, name, title)
 
 
-def _save(figure: plt.Figure, name: str, title: str) -> str:
+def _save(figure: Figure, name: str, title: str) -> str:
     (DOCS / "plots").mkdir(exist_ok=True)
     figure.tight_layout()
     figure.savefig(DOCS / "plots" / f"{name}.svg", metadata={"Date": None})

@@ -2,8 +2,8 @@
 
     uv run python bench/scale.py [--sizes 10 100 1000] [--served 50] [--repeats N] [--publish]
 
-Each registered model has three versions, made through MLflow's API in an embedded server in a temporary folder. A deploy
-is that of bench/deploy.py, warm. Idle: CPU and memory of all of a model's processes; what processes share counts once.
+Each registered model has three versions, made through MLflow's API in an embedded server in a temporary folder. A
+deploy is that of bench/deploy.py, warm. Idle: CPU and memory of all that serves; what processes share counts once.
 """
 
 import argparse

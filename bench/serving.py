@@ -1,6 +1,6 @@
 """Our model server beside its peers: the same fitted models, the same rows, one worker each, in one run.
 
-    uv run python bench/serving.py [--models forest,…] [--rows 1,32,1000] [--repeats 3] [--seconds 3] [--short] [--publish]
+    uv run python bench/serving.py [--models forest,…] [--rows 1,32,1000] [--repeats 3] [--seconds 3] [--short|--publish]
 
 Each peer is installed into an environment of its own in the cache folder, byte-compiled as ours is. The load comes from
 wrk, on another core than the server's. Every server's answers are compared with the model's before it is measured, and
