@@ -9,7 +9,9 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
+import threading
 import time
 import tomllib
 from collections.abc import Sequence
@@ -26,6 +28,7 @@ from packaging.utils import canonicalize_name
 
 from .. import serving
 from ..errors import EnvironmentUnavailable, RequirementsConflict
+from ..serving.processes import clean_environment
 from ..settings import Settings
 from . import conflicts, constraints, processes, pythons, uv_tool
 from .uv_tool import OnLog, UvFailed
@@ -39,6 +42,7 @@ _IMAGE_MACHINES: Final = {"linux/amd64": ("linux", "x86_64"), "linux/arm64": ("l
 _START_HOOKS: Final = tuple(Path(__file__).with_name(f"{name}.py") for name in ("early_imports", "saving_fallback"))
 """What the interpreters of an environment run at start."""
 _READY: Final = ".ready"
+_BYTE_CODE_SECONDS: Final = 120
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,7 @@ def ensure(lock: Lock, settings: Settings, on_log: OnLog) -> Environment:
             shutil.rmtree(path, ignore_errors=True)
             _install(lock, path, settings, on_log)
             _add_start_hooks(path)
+            threading.Thread(target=_write_byte_code, args=(environment,), daemon=True).start()
         (path / _READY).write_text(_hooks_digest())
     return environment
 
@@ -186,6 +191,21 @@ def _install(lock: Lock, path: Path, settings: Settings, on_log: OnLog) -> None:
                 stage="environment",
             ) from None
         raise _unavailable("installed", failure) from None
+
+
+def _write_byte_code(environment: Environment) -> None:
+    """Import beside the script what it and the server will import later: the first import of a package compiles it."""
+    names = ("pandas", "sklearn.ensemble", "onnxruntime", "orjson", "uvloop", "httptools")
+    each = "    try: importlib.import_module(name)\n    except Exception: pass"
+    with suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(
+            [environment.python, "-c", f"import importlib\nfor name in {names}:\n{each}"],
+            env=clean_environment(os.environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_BYTE_CODE_SECONDS,
+            check=False,
+        )
 
 
 def _add_start_hooks(path: Path) -> None:
