@@ -1,10 +1,11 @@
 """Our model server beside its peers: the same fitted models, the same rows, one worker each, in one run.
 
-    uv run python bench/serving.py [--models forest,…] [--rows 1,32,1000] [--repeats 3] [--seconds 3] [--short|--publish]
+    uv run python bench/serving.py [--models forest] [--rows 1,32,1000] [--repeats 3] [--seconds 3] [--short|--publish]
 
 Each peer is installed into an environment of its own in the cache folder, byte-compiled as ours is. The load comes from
 wrk, on another core than the server's. Every server's answers are compared with the model's before it is measured, and
-a refused or failed request ends the run. `--short`: two servers, one model, a moment each; for checking this program.
+a refused or failed request ends the run. `--short`: one peer, one model, and a few requests that this program sends
+itself, without wrk; for checking it.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -220,6 +222,26 @@ def load(url: str, body: Any, connections: int, seconds: float, folder: Path) ->
     return float(rate[1]), float(slow[1]) * {"us": 1e-3, "ms": 1, "s": 1e3}[slow[2]]
 
 
+def few(url: str, body: Any, connections: int, _: float, __: Path) -> tuple[float, float]:
+    """As `load`, with ten requests a connection."""
+    limits = httpx.Limits(max_connections=connections)
+
+    def ask(client: httpx.Client) -> float:
+        began = time.monotonic()
+        client.post(url, json=body).raise_for_status()
+        return time.monotonic() - began
+
+    with httpx.Client(limits=limits, timeout=60) as client, ThreadPoolExecutor(connections) as threads:
+        began = time.monotonic()
+        taken = sorted(threads.map(ask, [client] * 10 * connections))
+        return len(taken) / (time.monotonic() - began), 1000 * taken[-1 - len(taken) // 100]
+
+
+def ask_all(peer: Peer, url: str, rows: Rows) -> list[Any]:
+    """What is predicted for all rows in one request."""
+    return peer.predictions(httpx.post(url, json=peer.body(rows), timeout=60).json())
+
+
 Figures = dict[tuple[int, int], list[tuple[float, float]]]
 
 
@@ -233,15 +255,14 @@ def measure(
     with running(peer.start(python, model, port), folder, model.parent / "compiled" / "server") as process:
         found = peer.predictions(first_answer(url, peer.body(rows[:1]), process, folder / "output.log"))
         started = time.monotonic() - began
-        answers = peer.predictions(httpx.post(url, json=peer.body(rows), timeout=60).json())
-        if expected and (found != expected[:1] or answers != expected):
+        if expected and [found, ask_all(peer, url, rows)] != [expected[:1], expected]:
             sys.exit(f"{url} does not predict what the model predicts.")
         figures: Figures = {}
         for count in arguments.rows:
             for connections in CONNECTIONS:
-                load(url, peer.body(rows[:count]), connections, min(1, arguments.seconds), folder)
+                arguments.load(url, peer.body(rows[:count]), connections, min(1, arguments.seconds), folder)
                 figures[count, connections] = [
-                    load(url, peer.body(rows[:count]), connections, arguments.seconds, folder)
+                    arguments.load(url, peer.body(rows[:count]), connections, arguments.seconds, folder)
                     for _ in range(arguments.repeats)
                 ]
         return started, memory(process), figures
@@ -281,11 +302,11 @@ def main() -> None:
     parser.add_argument("--publish", action="store_true", help="write the results to docs/performance.md")
     parser.add_argument("--short", action="store_true")
     arguments = parser.parse_args()
-    peers = dict(PEERS)
+    peers, arguments.load = PEERS, load
     if arguments.short:
-        arguments.models, arguments.rows, arguments.repeats, arguments.seconds = ["forest"], [1], 1, 1
+        arguments.models, arguments.repeats, arguments.load = ["forest"], 1, few
         peers = {"bare ASGI": PEERS["bare ASGI"]}
-    if shutil.which("wrk") is None:
+    elif shutil.which("wrk") is None:
         sys.exit("wrk is not on the PATH. Debian and Homebrew have it as `wrk`.")
     own = python_of("ours", (*LIBRARIES, *OURS))
     pythons = {name: python_of(name, (*LIBRARIES, *peer.requirements)) for name, peer in peers.items()}

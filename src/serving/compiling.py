@@ -42,7 +42,7 @@ def _compile(bundle: Path, folder: Path) -> dict[str, Any]:
     """Without `form` where there is none: {"reason", "batches"}."""
     path = bundle / "model"
     try:
-        loaded = mlflow.pyfunc.load_model(str(path))
+        loaded = mlflow.pyfunc.load_model(str(path), suppress_warnings=True)
         reader = choose_input(loaded)
         checked = check(loaded.metadata, path, reader, loaded.predict)
         inner = model.choose_predict(loaded, reader)

@@ -38,27 +38,6 @@ class _Refused(Exception):
 class Connection(asyncio.Protocol):
     """Made by the event loop for each client; httptools calls what begins with `on_`."""
 
-    __slots__ = (
-        "_active",
-        "_advancing",
-        "_application",
-        "_body",
-        "_ended",
-        "_exchange",
-        "_head_bytes",
-        "_headers",
-        "_loop",
-        "_now",
-        "_parser",
-        "_paused",
-        "_reading",
-        "_refusal",
-        "_server",
-        "_transport",
-        "_url",
-        "_waiting",
-    )  # fmt: skip
-
     _transport: asyncio.Transport
 
     def __init__(self, application: Application, server: "Server") -> None:

@@ -70,7 +70,8 @@ def load(bundle: Path, found: Mapping[str, Any]) -> LoadedModel:
     Raises HealthCheckFailed, or whatever loading raised.
     """
     path = bundle / "model"
-    model = mlflow.pyfunc.load_model(str(path))
+    # Its warnings are of packages that differ, which the environment's lock rules out; to look takes half a second.
+    model = mlflow.pyfunc.load_model(str(path), suppress_warnings=True)
     reader = choose_input(model)
     checked = check(model.metadata, path, reader, model.predict)
     inner = choose_predict(model, reader)

@@ -40,6 +40,9 @@ PORT_SECONDS = 8.0
 IDLE_SECONDS = 15.0
 """When a parent that was asked for nothing ends."""
 
+WATCH_SECONDS = 1.0
+"""How often a parent looks whether its folder is still there."""
+
 BACKLOG = 2048
 
 _Address = tuple[str, int]
@@ -100,7 +103,7 @@ class Parent:
             waiting = self._replicas is None and not self._applies
             if waiting and time.monotonic() - self._started > IDLE_SECONDS:
                 break
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(WATCH_SECONDS)
         self._end.set()
 
     def _same_folder(self) -> bool:

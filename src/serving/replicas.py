@@ -16,6 +16,8 @@ from .template_process import Template
 from .worker_process import TAIL_LINES, Worker
 
 MEMORY_POLL_SECONDS = 0.2
+MEMORY_IDLE_SECONDS = 1.0
+"""When the workers' memory is looked at again: sooner where it changes. Fifty idle models would use a core's tenth."""
 
 STEADY_SECONDS = 10.0
 """A worker that has lived this long after it became healthy counts as steady: its death is the first of a row."""
@@ -60,7 +62,7 @@ class ReplicaSet:
                 added.append(await self._fork())
             await _all(worker.healthy for worker in added)
             # One that is quicker than the next look at its memory must not slip through.
-            for worker in self._end_the_greedy():
+            for worker in self._end_the_greedy(self._memory_used()):
                 if worker in added:
                     await worker.ended
                     raise worker.failure()
@@ -157,19 +159,22 @@ class ReplicaSet:
                 self._log(os.getpid(), f"worker {worker.pid} serves")
 
     async def _hold_memory(self) -> None:
+        former: dict[Worker, int] = {}
         while True:
-            self._end_the_greedy()
-            await asyncio.sleep(MEMORY_POLL_SECONDS)
+            used = self._memory_used()
+            self._end_the_greedy(used)
+            await asyncio.sleep(MEMORY_IDLE_SECONDS if used == former else MEMORY_POLL_SECONDS)
+            former = used
 
-    def _end_the_greedy(self) -> list[Worker]:
+    def _memory_used(self) -> dict[Worker, int]:
+        return {worker: resident_bytes(worker.pid) for worker in self._alive}
+
+    def _end_the_greedy(self, used: Mapping[Worker, int]) -> list[Worker]:
         """Kill the workers that are over the memory limit; gives them."""
         limit = self.desired.memory_limit_bytes
-        greedy = []
-        for worker in list(self._alive):
-            used = resident_bytes(worker.pid)
-            if used > limit:
-                self._log(os.getpid(), f"worker {worker.pid}: {worker.kill_for_memory(used, limit)}")
-                greedy.append(worker)
+        greedy = [worker for worker in used if used[worker] > limit]
+        for worker in greedy:
+            self._log(os.getpid(), f"worker {worker.pid}: {worker.kill_for_memory(used[worker], limit)}")
         return greedy
 
     def _line(self, pid: int, text: str) -> None:

@@ -19,9 +19,9 @@ SLOW = "import time\nprint('started')\ntime.sleep(1)\n"
 
 
 @pytest.fixture(scope="module")
-def mortal(make_live: Callable[..., Live], cluster_settings: dict[str, str]) -> Live:
-    """An API that tests kill and start again."""
-    live = make_live(**cluster_settings)
+def mortal(make_live: Callable[..., Live], cluster_settings: dict[str, str], on_cluster: Live) -> Live:
+    """An API that tests kill and start again, with an MLflow that goes on."""
+    live = make_live(**cluster_settings, MLFLOW_TRACKING_URI=on_cluster.status()["mlflow_uri"])
     live.ready()
     return live
 

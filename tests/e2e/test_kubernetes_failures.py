@@ -32,9 +32,10 @@ CHALLENGE = {"WWW-Authenticate": 'Basic realm="registry"'}
 
 
 @pytest.fixture(scope="module")
-def impatient(make_live: Callable[..., Live], cluster_settings: dict[str, str]) -> Live:
-    """An API that does not wait long."""
-    live = make_live(**cluster_settings, ASGARD_ROLLOUT_TIMEOUT_SECONDS="60")
+def impatient(make_live: Callable[..., Live], cluster_settings: dict[str, str], on_cluster: Live) -> Live:
+    """An API that does not wait long, with the MLflow of the other."""
+    uri = on_cluster.status()["mlflow_uri"]
+    live = make_live(**cluster_settings, ASGARD_ROLLOUT_TIMEOUT_SECONDS="60", MLFLOW_TRACKING_URI=uri)
     live.ready()
     return live
 

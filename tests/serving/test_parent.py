@@ -90,7 +90,7 @@ def test_a_version_that_fails_leaves_the_former_one_untouched(parents: Parents) 
     model = parents.model()
     model.apply("obedient", 1)
     before = model.status()
-    with under_load(model, kept=4, fresh=4, body='{"data": [[0]]}') as counted:
+    with under_load(model, kept=16, fresh=16, body='{"data": [[0]]}') as counted:
         for name, reason, message in (
             ("broken", "Unhealthy", "cannot predict anything"),
             ("unloadable", "Crashed", "a file of the model is missing"),
