@@ -111,6 +111,7 @@ def deploy(tools: Tools, request: DeployRequest, on_progress: OnProgress) -> Dep
         if target == "kubernetes":
             model_images.check(settings, lock, lines)
         environment = environments.ensure(lock, settings, lines)
+        environments.compile_beside(environment)
 
         _stage(on_progress, "training", f"Running {request.script_name} on Python {lock.python}")
         runs.ensure_experiment(tools.tracking, request.experiment_name)

@@ -42,7 +42,7 @@ _IMAGE_MACHINES: Final = {"linux/amd64": ("linux", "x86_64"), "linux/arm64": ("l
 _START_HOOKS: Final = tuple(Path(__file__).with_name(f"{name}.py") for name in ("early_imports", "saving_fallback"))
 """What the interpreters of an environment run at start."""
 _READY: Final = ".ready"
-_BYTE_CODE_SECONDS: Final = 120
+_COMPILE_SECONDS: Final = 120
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,29 @@ def ensure(lock: Lock, settings: Settings, on_log: OnLog) -> Environment:
             shutil.rmtree(path, ignore_errors=True)
             _install(lock, path, settings, on_log)
             _add_start_hooks(path)
-            threading.Thread(target=_write_byte_code, args=(environment,), daemon=True).start()
         (path / _READY).write_text(_hooks_digest())
     return environment
+
+
+def compile_beside(environment: Environment) -> None:
+    """Have another process import what a script and its server will, where nobody has: a first import compiles it."""
+    (packages,) = environment.path.glob("lib/python3*/site-packages")
+    if not (packages / "pandas" / "__pycache__").exists():
+        threading.Thread(target=_import, args=(environment,), daemon=True).start()
+
+
+def _import(environment: Environment) -> None:
+    names = ("pandas", "sklearn.ensemble", "onnxruntime", "orjson", "uvloop", "httptools")
+    each = "    try: importlib.import_module(name)\n    except Exception: pass"
+    with suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(
+            [environment.python, "-c", f"import importlib\nfor name in {names}:\n{each}"],
+            env=clean_environment(os.environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_COMPILE_SECONDS,
+            check=False,
+        )
 
 
 def prune(cache_dir: Path, before: float) -> list[Path]:
@@ -191,21 +211,6 @@ def _install(lock: Lock, path: Path, settings: Settings, on_log: OnLog) -> None:
                 stage="environment",
             ) from None
         raise _unavailable("installed", failure) from None
-
-
-def _write_byte_code(environment: Environment) -> None:
-    """Import beside the script what it and the server will import later: the first import of a package compiles it."""
-    names = ("pandas", "sklearn.ensemble", "onnxruntime", "orjson", "uvloop", "httptools")
-    each = "    try: importlib.import_module(name)\n    except Exception: pass"
-    with suppress(OSError, subprocess.TimeoutExpired):
-        subprocess.run(
-            [environment.python, "-c", f"import importlib\nfor name in {names}:\n{each}"],
-            env=clean_environment(os.environ),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_BYTE_CODE_SECONDS,
-            check=False,
-        )
 
 
 def _add_start_hooks(path: Path) -> None:

@@ -13,9 +13,11 @@ import pytest
 
 from asgard import serving
 from asgard.errors import EnvironmentUnavailable, RequirementsConflict
-from asgard.platform import environments, pythons, uv_tool
+from asgard.platform import environments, processes, pythons, uv_tool
 from asgard.platform.environments import Environment, Lock
 from asgard.settings import Settings
+
+from ..waiting import until
 
 EXAMPLE = ["mlflow", "scikit-learn==1.3.0"]
 SMALL = ["mlflow-skinny", "six"]
@@ -161,6 +163,20 @@ def test_an_mlflow_that_imports_pkg_resources_gets_the_setuptools_that_has_it(fr
     lock = environments.resolve(["mlflow-skinny==2.9.2"], tmp_path / "project", fresh, ignore)
     environment = environments.ensure(lock, fresh, ignore)
     assert output_of(environment, "import mlflow; print(mlflow.__version__)") == "2.9.2"
+
+
+def test_a_new_environment_is_compiled_beside_its_first_script_and_once(
+    fresh: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = environments.resolve(SMALL, tmp_path / "project", fresh, ignore)
+    environment = environments.ensure(lock, fresh, ignore)
+    (packages,) = environment.path.glob("lib/python3*/site-packages")
+    assert not list(packages.glob("pandas/**/*.pyc"))
+    environments.compile_beside(environment)
+    until(lambda: list(packages.glob("pandas/core/__pycache__/*.pyc")))
+    until(lambda: not processes.run_from(environment.path))
+    monkeypatch.setattr(threading, "Thread", pytest.fail)
+    environments.compile_beside(environment)
 
 
 def test_an_environment_with_other_start_hooks_is_made_again(fresh: Settings, tmp_path: Path) -> None:
