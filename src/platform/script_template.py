@@ -101,8 +101,9 @@ def _import(modules: Sequence[str]) -> set[str]:
     for module in modules:
         with suppress(Exception):  # a script that needs it gets to see why it cannot be
             importlib.import_module(module)
-    with suppress(Exception):  # half a second's work, which MLflow does once in each process that logs a model
-        importlib.import_module("mlflow.utils.requirements_utils")._init_packages_to_modules_map()
+    if "mlflow" in sys.modules:
+        with suppress(Exception):  # half a second's work, which MLflow does once in each process that logs a model
+            importlib.import_module("mlflow.utils.requirements_utils")._init_packages_to_modules_map()
     os.environ._data = os.environb._data = dict(recorded)  # type: ignore[attr-defined]
     return {os.fsdecode(name) for name in recorded.asked}
 
