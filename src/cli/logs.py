@@ -5,7 +5,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Annotated, Final
 
@@ -57,26 +57,31 @@ def logs(
         note(f"{name} was destroyed.")
 
 
-def read(path: Path, lines: int, *, follow: bool) -> Iterator[list[str]]:
+def read(path: Path, lines: int, *, follow: bool) -> Generator[list[str], None, None]:
     """The last lines of a log and its rotated siblings; with `follow`, then what is added until its folder is gone."""
     files = _open(path)
-    last: deque[str] = deque(maxlen=lines)
-    tail = _Tail()
-    for file in files:
-        last.extend(tail.read(file))
-    yield list(last)
-    while follow and path.parent.is_dir():
-        current = files[-1] if files else None
-        fresh = _open(path)
-        # Asked after the new ones were opened: a file that was set aside has no more lines coming.
-        added = list(tail.read(current)) if current else []
-        newer = _after(fresh, current)
-        for file in newer:
-            added += tail.read(file)
-        files = newer or files
-        yield added
-        if not added:
-            time.sleep(_POLL_SECONDS)
+    try:
+        last: deque[str] = deque(maxlen=lines)
+        tail = _Tail()
+        for file in files:
+            last.extend(tail.read(file))
+        yield list(last)
+        while follow and path.parent.is_dir():
+            current = files[-1] if files else None
+            fresh = _open(path)
+            # Asked after the new ones were opened: a file that was set aside has no more lines coming.
+            added = list(tail.read(current)) if current else []
+            newer = _after(fresh, current)
+            for file in newer:
+                added += tail.read(file)
+            kept = newer or files
+            _close({*files, *fresh} - {*kept})
+            files = kept
+            yield added
+            if not added:
+                time.sleep(_POLL_SECONDS)
+    finally:
+        _close(files)
 
 
 class _Tail:
@@ -104,8 +109,15 @@ def _open(path: Path) -> list[IO[str]]:
             if number:
                 return list(found.values())[::-1]
         else:
-            found.setdefault(_inode(file), file)
+            if found.setdefault(_inode(file), file) is not file:
+                file.close()
         number += 1
+
+
+def _close(files: Iterable[IO[str]]) -> None:
+    """By hand: where Python does it, as a file is forgotten, a Ctrl-C that comes meanwhile is lost."""
+    for file in files:
+        file.close()
 
 
 def _after(files: list[IO[str]], file: IO[str] | None) -> list[IO[str]]:

@@ -319,7 +319,9 @@ create_server(Settings(data_dir=folder, api_token=None), "127.0.0.1", int(sys.ar
 def test_sigterm_ends_the_process_once_the_deploy_is_answered(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-c", SERVING, str(Path(__file__).parents[2]), str(tmp_path), str(port)])
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVING, str(Path(__file__).parents[2]), str(tmp_path), str(port)]
+    )
     try:
         until(lambda: process.poll() is not None or not refuses(port))
         assert process.poll() is None

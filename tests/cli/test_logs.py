@@ -1,6 +1,8 @@
+import gc
 import json
 import shutil
 import signal
+import warnings
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,24 @@ def test_following_ends_with_the_model(tmp_path: Path) -> None:
         shutil.rmtree(folder)
         assert processes.ended(process) == 0
     assert "iris was destroyed" in processes.errors(tmp_path)
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_no_file_is_left_to_be_closed_by_python_which_would_lose_a_ctrl_c(tmp_path: Path) -> None:
+    path = tmp_path / "iris" / "server.log"
+    write = server_log.open_log(path)
+    write(PID, "hello")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        chunks = logs.read(path, 10, follow=True)
+        assert "hello" in "".join(next(chunks))
+        for _ in range(3):
+            assert next(chunks) == []
+        path.rename(path.with_name("server.log.1"))
+        path.touch()
+        assert next(chunks) == []
+        chunks.close()
+        gc.collect()
 
 
 def test_ctrl_c_ends_following_in_one_word(tmp_path: Path) -> None:
