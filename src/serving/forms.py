@@ -65,12 +65,13 @@ def _trees(folder: Path, spec: Mapping[str, Any], array: Callable[[str], Array])
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(folder / LEAVES), options, providers=["CPUExecutionProvider"])
+    outputs = [output.name for output in session.get_outputs()]
     dtype, values, offsets, start = np.dtype(spec["input"]), array("values"), array("offsets"), array("start")
     count, mean = spec["trees"], spec["mean"]
     starts = bool(start.any())
 
     def form(rows: Array) -> Array:
-        leaves = session.run(None, {"x": np.ascontiguousarray(rows, dtype)})[0].astype(np.intp)
+        leaves = session.run(outputs, {"x": np.ascontiguousarray(rows, dtype)})[0].astype(np.intp)
         leaves += offsets
         found = values.take(leaves, axis=0)
         if starts:
