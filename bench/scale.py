@@ -119,13 +119,11 @@ def measure(folder: Path, options: argparse.Namespace) -> str:
             whole = milliseconds(api, f"{url}/mlops/models", 3 * options.repeats)
             one = milliseconds(api, f"{url}/mlops/models/bench", 3 * options.repeats)
             rows.append((size + 1, whole, one, deploy_seconds(url, options.repeats)))
-        alone = rows[-1][3]
+        alone = statistics.median(seconds_at_once(url, [f"alone-{number}"], 1) for number in range(options.repeats))
         together = seconds_at_once(url, [f"at-once-{number}" for number in range(AT_ONCE)], AT_ONCE)
-        names = [f"served-{number}" for number in range(options.served - AT_ONCE - 1)]
+        names = [f"served-{number}" for number in range(options.served - AT_ONCE - options.repeats - 1)]
         more = seconds_at_once(url, names, AT_ONCE)
         cpu, megabytes = idle(folder)
-        for name in ["bench", *(f"at-once-{number}" for number in range(AT_ONCE)), *names]:
-            api.get(f"{url}/mlops/models/{name}").raise_for_status()
     plot = results.lines(
         "scale",
         "Cost against the number of registered models",
@@ -150,7 +148,8 @@ def measure(folder: Path, options: argparse.Namespace) -> str:
             plot,
             "| | |",
             "|---|---|",
-            f"| {AT_ONCE} models deployed at once, s | {together:.1f}, {together / alone:.1f} times one |",
+            f"| one new model deployed, s | {alone:.1f} |",
+            f"| {AT_ONCE} new models deployed at once, s | {together:.1f}, {together / alone:.1f} times one |",
             f"| {len(names)} more, {AT_ONCE} at a time, s | {more:.1f} |",
             f"| {options.served} models served and idle: CPU of all together | {cpu:.1f} % of a core |",
             f"| the same: memory a model, MB | {megabytes / options.served:.0f} |",

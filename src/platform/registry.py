@@ -11,7 +11,7 @@ from .. import naming
 from ..errors import InvalidRequest, ModelNotFound
 from ..stacks.spec import Release
 from . import artifacts, mlflow_database, mlflow_files, runs
-from .mlflow_database import ModelRow
+from .mlflow_database import ModelRow, VersionRow
 from .runs import Traces, pages
 from .tracking import Tracking, connect, is_missing, reaches_mlflow
 
@@ -78,6 +78,11 @@ def list_models(tracking: Tracking) -> list[RegisteredModel]:
 @reaches_mlflow
 def get_model(tracking: Tracking, name: str) -> tuple[RegisteredModel, list[ModelVersion]]:
     """One model and its versions, newest first. Raises ModelNotFound."""
+    if tracking.artifacts_dir is not None:
+        database = mlflow_files.database(tracking.artifacts_dir.parent)
+        if (read := mlflow_database.registered_model(database, name, naming.ALIAS)) is not None:
+            row, versions, serving = read
+            return _of_row(row), [_version(version, serving) for version in versions]
     client = connect(tracking.uri)
     try:
         model = client.get_registered_model(name)
@@ -364,7 +369,7 @@ def _of_row(row: ModelRow) -> RegisteredModel:
     )
 
 
-def _version(version: "entities.ModelVersion", serving: int) -> ModelVersion:
+def _version(version: "entities.ModelVersion | VersionRow", serving: int) -> ModelVersion:
     number, stage = int(version.version), version.current_stage or "None"
     return ModelVersion(
         version=number,

@@ -88,6 +88,7 @@ def test_models_are_found_whatever_their_name(tracking: Tracking, name: str, sha
     client.create_registered_model(named, tags={"team": "iris"})
     client.create_model_version(named, SOURCE)
     model, [version] = registry.get_model(tracking, named)
+    assert (model, [version]) == registry.get_model(Tracking(tracking.uri), named)
     assert (model.name, model.description, model.latest_version, model.tags) == (named, "", 1, {"team": "iris"})
     assert abs(datetime.now(UTC) - model.creation_timestamp) < timedelta(minutes=5)
     assert model.last_updated_timestamp >= model.creation_timestamp
@@ -139,11 +140,15 @@ def test_the_embedded_servers_list_is_what_it_would_answer(tracking: Tracking, n
     listed = registry.list_models(tracking)
     assert listed == registry.list_models(Tracking(tracking.uri))
     assert [model.name for model in listed if model.name.startswith(name)] == [name, f"{name}-É"]
+    for named in (name, f"{name}-É"):
+        assert registry.get_model(tracking, named) == registry.get_model(Tracking(tracking.uri), named)
 
 
-def test_a_database_of_another_shape_is_left_to_mlflow(tracking: Tracking, tmp_path: Path) -> None:
+def test_a_database_of_another_shape_is_left_to_mlflow(tracking: Tracking, tmp_path: Path, name: str) -> None:
     elsewhere = Tracking(tracking.uri, tmp_path / "artifacts")
     assert registry.list_models(elsewhere) == registry.list_models(tracking)
+    connect(tracking.uri).create_registered_model(name)
+    assert registry.get_model(elsewhere, name) == registry.get_model(tracking, name)
     (tmp_path / "mlflow.db").write_text("no database")
     assert registry.list_models(elsewhere) == registry.list_models(tracking)
 
@@ -165,6 +170,7 @@ def test_the_stage_is_mlflows_or_production_for_what_serves(tracking: Tracking, 
     assert [version.current_stage for version in versions(tracking, name)] == ["None", "Production", "Archived"]
     registry.mark_serving(tracking, name, 1, "http://127.0.0.1:1", f"{name}-v1")
     assert [version.current_stage for version in versions(tracking, name)] == ["None", "None", "Archived"]
+    assert registry.get_model(tracking, name) == registry.get_model(Tracking(tracking.uri), name)
 
 
 def test_a_server_that_is_away_is_said_to_be_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -526,7 +532,8 @@ def test_each_step_of_a_deploy_takes_few_requests(
     assert requests_of(monkeypatch, lambda: registry.find_trained(tracking, token, name, "unused")) == 4
     assert requests_of(monkeypatch, lambda: registry.register(tracking, name, trained, {"a": "b"})) == 3
     assert requests_of(monkeypatch, lambda: registry.register(tracking, name, trained, {"a": "b"})) == 1
-    assert requests_of(monkeypatch, lambda: registry.get_model(tracking, name)) == 2
+    assert requests_of(monkeypatch, lambda: registry.get_model(tracking, name)) == 0
+    assert requests_of(monkeypatch, lambda: registry.get_model(Tracking(tracking.uri), name)) == 2
     # MLflow's client looks at the model before it sets a tag or an alias.
     assert requests_of(monkeypatch, lambda: registry.mark_serving(tracking, name, 1, "http://x", "x")) == 6
 
