@@ -1,6 +1,7 @@
 """What tests of several folders need: a cache folder, the Pulumi CLI, and a PATH with its language host."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,11 @@ pytest_plugins = ["tests.cluster.fixtures", "tests.standins.aws.fixtures"]
 # Longest first, as the last one to begin is the one that the others wait for.
 _LONGEST = ("e2e/test_failures.py", "e2e", "serving/test_parent.py", "platform", "serving")
 _HERE = Path(__file__).parent
+
+
+def pytest_configure() -> None:
+    """Where a shell started this in the background, SIGINT is ignored, here and in all that tests start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
