@@ -9,7 +9,6 @@ deploy is that of bench/deploy.py, warm. Idle: CPU and memory of all that serves
 import argparse
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterable
@@ -22,7 +21,7 @@ import psutil
 import results
 from mlflow import MlflowClient
 
-from deploy import free_port, ours, process, until
+from deploy import api, ours
 
 VERSIONS = 3
 AT_ONCE = 8
@@ -107,34 +106,20 @@ def measure(folder: Path, options: argparse.Namespace) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ASGARD_", "MLFLOW_"))}
     environment |= {"ASGARD_DATA_DIR": str(folder / "data")}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    url = f"http://127.0.0.1:{(port := free_port())}"
-    asgard = str(Path(sys.executable).with_name("asgard"))
-    with process([asgard, "serve", "--port", str(port)], environment, folder), httpx.Client(timeout=60) as api:
-        until(lambda: _is_healthy(url))
-        client = MlflowClient(api.get(f"{url}/mlops/status").json()["mlflow_uri"])
+    with api(environment, folder) as (url, _, _), httpx.Client(timeout=60) as http:
+        client = MlflowClient(http.get(f"{url}/mlops/status").json()["mlflow_uri"])
         ours(url)  # makes the environment
         rows = []
         for former, size in zip([0, *options.sizes], [0, *options.sizes], strict=False):
             grow(client, range(former, size))
-            whole = milliseconds(api, f"{url}/mlops/models", 3 * options.repeats)
-            one = milliseconds(api, f"{url}/mlops/models/bench", 3 * options.repeats)
+            whole = milliseconds(http, f"{url}/mlops/models", 3 * options.repeats)
+            one = milliseconds(http, f"{url}/mlops/models/bench", 3 * options.repeats)
             rows.append((size + 1, whole, one, deploy_seconds(url, options.repeats)))
         alone = statistics.median(seconds_at_once(url, [f"alone-{number}"], 1) for number in range(options.repeats))
         together = seconds_at_once(url, [f"at-once-{number}" for number in range(AT_ONCE)], AT_ONCE)
         names = [f"served-{number}" for number in range(options.served - AT_ONCE - options.repeats - 1)]
         more = seconds_at_once(url, names, AT_ONCE)
         cpu, megabytes = idle(folder)
-    plot = results.lines(
-        "scale",
-        "Cost against the number of registered models",
-        "registered models",
-        "milliseconds",
-        {
-            "GET /mlops/models": [(size, whole) for size, whole, _, _ in rows],
-            "GET /mlops/models/{name}": [(size, one) for size, _, one, _ in rows],
-            "POST /mlops/deploy, warm": [(size, 1000 * seconds) for size, _, _, seconds in rows],
-        },
-    )
     table = [
         f"| {size:,} | {whole:.0f} | {one:.0f} | {seconds:.2f} | {seconds / rows[0][3]:.2f} |"
         for size, whole, one, seconds in rows
@@ -145,7 +130,7 @@ def measure(folder: Path, options: argparse.Namespace) -> str:
             "|---|---|---|---|---|",
             *table,
             "",
-            plot,
+            *([_plot(rows)] if options.publish else []),
             "| | |",
             "|---|---|",
             f"| one new model deployed, s | {alone:.1f} |",
@@ -157,11 +142,18 @@ def measure(folder: Path, options: argparse.Namespace) -> str:
     )
 
 
-def _is_healthy(url: str) -> bool:
-    try:
-        return bool(httpx.get(f"{url}/mlops/status").json()["mlflow_status"] == "healthy")
-    except httpx.TransportError:
-        return False
+def _plot(rows: list[tuple[int, float, float, float]]) -> str:
+    return results.lines(
+        "scale",
+        "Cost against the number of registered models",
+        "registered models",
+        "milliseconds",
+        {
+            "GET /mlops/models": [(size, whole) for size, whole, _, _ in rows],
+            "GET /mlops/models/{name}": [(size, one) for size, _, one, _ in rows],
+            "POST /mlops/deploy, warm": [(size, 1000 * seconds) for size, _, _, seconds in rows],
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -86,8 +86,7 @@ class Stages:
         self._end_stage()
         self._began = time.monotonic()
         self._print(f"{printable(stage)}: {printable(message)}", "bold")
-        if self._console.is_terminal:
-            self._status.update(printable(message))
+        self._status.update(printable(message))
 
     def log(self, line: str) -> None:
         """A line of output; its colours are kept, all else that a terminal would obey is not."""

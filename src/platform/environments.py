@@ -147,7 +147,7 @@ def ensure(lock: Lock, settings: Settings, on_log: OnLog) -> Environment:
 
 def compile_beside(environment: Environment) -> None:
     """Have another process import what a script and its server will, where nobody has: a first import compiles it."""
-    (packages,) = environment.path.glob("lib/python3*/site-packages")
+    packages = _site_packages(environment.path)
     if not (packages / "pandas" / "__pycache__").exists():
         threading.Thread(target=_import, args=(environment,), daemon=True).start()
 
@@ -213,8 +213,13 @@ def _install(lock: Lock, path: Path, settings: Settings, on_log: OnLog) -> None:
         raise _unavailable("installed", failure) from None
 
 
+def _site_packages(path: Path) -> Path:
+    (found,) = path.glob("lib/python3*/site-packages")
+    return found
+
+
 def _add_start_hooks(path: Path) -> None:
-    (packages,) = path.glob("lib/python3*/site-packages")
+    packages = _site_packages(path)
     for hook in _START_HOOKS:
         name = f"asgard_{hook.stem}"
         shutil.copyfile(hook, packages / f"{name}.py")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from .. import naming
@@ -66,10 +67,9 @@ class Trained:
 @reaches_mlflow
 def list_models(tracking: Tracking) -> list[RegisteredModel]:
     """All registered models, deployed or not, in MLflow's order (by name)."""
-    if tracking.artifacts_dir is not None:
-        rows = mlflow_database.registered_models(mlflow_files.database(tracking.artifacts_dir.parent))
-        if rows is not None:
-            return [_of_row(row) for row in rows]
+    database = _database(tracking)
+    if database is not None and (rows := mlflow_database.registered_models(database)) is not None:
+        return [_of_row(row) for row in rows]
     client = connect(tracking.uri)
     found = pages(lambda page: client.search_registered_models(max_results=_PAGE, page_token=page))
     return [_model(model, _highest(model.latest_versions)) for model in found]
@@ -78,11 +78,10 @@ def list_models(tracking: Tracking) -> list[RegisteredModel]:
 @reaches_mlflow
 def get_model(tracking: Tracking, name: str) -> tuple[RegisteredModel, list[ModelVersion]]:
     """One model and its versions, newest first. Raises ModelNotFound."""
-    if tracking.artifacts_dir is not None:
-        database = mlflow_files.database(tracking.artifacts_dir.parent)
-        if (read := mlflow_database.registered_model(database, name, naming.ALIAS)) is not None:
-            row, versions, serving = read
-            return _of_row(row), [_version(version, serving) for version in versions]
+    database = _database(tracking)
+    if database is not None and (read := mlflow_database.registered_model(database, name, naming.ALIAS)) is not None:
+        row, versions, serving = read
+        return _of_row(row), [_version(version, serving) for version in versions]
     client = connect(tracking.uri)
     try:
         model = client.get_registered_model(name)
@@ -279,6 +278,11 @@ def _needed(tracking: Tracking, of_runs: Iterable[str], of_models: Mapping[str, 
     """Ids of the runs and logged models that versions of other registered models still stand on."""
     kept = _versions_of(tracking, Traces((), tuple(of_models.values())), of_runs)
     return {version.run_id or None for version in kept} | {_model_id(version.source) for version in kept}
+
+
+def _database(tracking: Tracking) -> Path | None:
+    """Of the embedded MLflow; None: another is used."""
+    return None if tracking.artifacts_dir is None else mlflow_files.database(tracking.artifacts_dir.parent)
 
 
 def _versions(tracking: Tracking, model_name: str) -> "list[entities.ModelVersion]":

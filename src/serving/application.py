@@ -35,7 +35,9 @@ _PREFIX = uuid.uuid4().hex[:16].encode()
 _count = itertools.count(1)
 
 
-class _Refused(Exception):
+class Refused(Exception):
+    """A request that is answered without anybody being asked."""
+
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
 
@@ -91,7 +93,7 @@ class Application:
             if coding is not None:
                 try:
                     body = _decompressed(body, coding.strip().lower())
-                except _Refused as refused:
+                except Refused as refused:
                     done(refused.answer)
                     return
             self._queues[path].ask(Request(body, headers), done)
@@ -189,11 +191,11 @@ def request_id(headers: Mapping[bytes, bytes]) -> bytes:
 
 
 def _decompressed(body: bytes, coding: bytes) -> bytes:
-    """Content codings as in https://www.rfc-editor.org/rfc/rfc9110#name-content-codings. Raises _Refused."""
+    """Content codings as in https://www.rfc-editor.org/rfc/rfc9110#name-content-codings. Raises Refused."""
     if coding == b"identity":
         return body
     if coding not in _CONTENT_CODED:
-        raise _Refused(
+        raise Refused(
             problem(
                 415,
                 "unknown_content_encoding",
@@ -210,7 +212,7 @@ def _decompressed(body: bytes, coding: bytes) -> bytes:
             content = _inflate(body, -zlib.MAX_WBITS)  # as some clients take the name to mean
     except zlib.error as error:
         told = f"The body is not {coding.decode()}: {error}."
-        raise _Refused(problem(400, "not_compressed", told)) from error
+        raise Refused(problem(400, "not_compressed", told)) from error
     return content
 
 
@@ -218,7 +220,7 @@ def _inflate(body: bytes, window_bits: int) -> bytes:
     inflater = zlib.decompressobj(window_bits)
     content = inflater.decompress(body, BODY_LIMIT + 1)
     if len(content) > BODY_LIMIT:
-        raise _Refused(TOO_LARGE)
+        raise Refused(TOO_LARGE)
     if not inflater.eof:
         raise zlib.error("it is cut off")
     return content

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import httptools
 
-from .application import BODY_LIMIT, TOO_LARGE, Application, Exchange
+from .application import BODY_LIMIT, TOO_LARGE, Application, Exchange, Refused
 from .handlers import told
 from .messages import Answer
 from .problems import problem
@@ -31,10 +31,6 @@ LINGER_SECONDS = 2.0
 _HEAD_TOO_LARGE = problem(431, "head_too_large", f"The request's head passes {HEAD_LIMIT} bytes.")
 
 
-class _Refused(Exception):
-    pass
-
-
 class Connection(asyncio.Protocol):
     """Made by the event loop for each client; httptools calls what begins with `on_`."""
 
@@ -43,7 +39,6 @@ class Connection(asyncio.Protocol):
     def __init__(self, application: Application, server: "Server") -> None:
         self._application = application
         self._server = server
-        self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._exchange: Exchange | None = None  # being read, from the end of its head on
         self._now: Exchange | None = None  # being answered
@@ -52,7 +47,6 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._body: bytes | bytearray = b""
         self._head_bytes = 0
-        self._refusal = TOO_LARGE
         self._advancing = self._paused = self._ended = False
         self._reading = True
         self._active = server.now
@@ -86,9 +80,9 @@ class Connection(asyncio.Protocol):
             self._ignore_upgrade(data[offered.args[0] :])
             return
         except httptools.HttpParserCallbackError as error:
-            if not isinstance(error.__context__, _Refused):
+            if not isinstance(error.__context__, Refused):
                 raise
-            self._refuse(self._refusal)
+            self._refuse(error.__context__.answer)
         except httptools.HttpParserError as error:
             self._refuse(problem(400, "bad_request", f"The request is not HTTP/1.1: {error}."))
         if in_head and self._head_bytes:  # it goes on
@@ -130,8 +124,7 @@ class Connection(asyncio.Protocol):
         if self._exchange is None:  # else it is a trailer
             self._head_bytes += len(name) + len(value)
             if self._head_bytes > HEAD_LIMIT:
-                self._refusal = _HEAD_TOO_LARGE
-                raise _Refused
+                raise Refused(_HEAD_TOO_LARGE)
             self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
@@ -142,8 +135,7 @@ class Connection(asyncio.Protocol):
         began = self._application.metrics.began()
         self._exchange = Exchange(self._parser.get_method().decode(), _path(self._url), headers, began)
         if int(headers.get(b"content-length", b"0")) > BODY_LIMIT:
-            self._refusal = TOO_LARGE
-            raise _Refused
+            raise Refused(TOO_LARGE)
         if headers.get(b"expect", b"").lower() == b"100-continue" and self._now is None and not self._waiting:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -155,8 +147,7 @@ class Connection(asyncio.Protocol):
             self._body = bytearray(self._body)
         self._body += body
         if len(self._body) > BODY_LIMIT:
-            self._refusal = TOO_LARGE
-            raise _Refused
+            raise Refused(TOO_LARGE)
 
     def on_message_complete(self) -> None:
         exchange = self._exchange
@@ -220,7 +211,7 @@ class Connection(asyncio.Protocol):
             self._close()
         else:
             self._transport.write_eof()
-            self._loop.call_later(LINGER_SECONDS, self._transport.close)
+            asyncio.get_running_loop().call_later(LINGER_SECONDS, self._transport.close)
 
     def _close(self) -> None:
         """After what has been written; what else was asked is not answered, as the last answer told."""

@@ -6,52 +6,35 @@ Names of attributes: https://opentelemetry.io/docs/specs/semconv/http/http-spans
 import os
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
+from typing import Any
 
 CLOSE_MILLISECONDS = 3000
 """How long the last spans may take to be sent when a worker ends."""
 
 
-class Traces(Protocol):
-    """What is told of requests."""
-
-    def ended(self, method: str, path: str | None, headers: Mapping[bytes, bytes], status: int, seconds: float) -> None:
-        """A request was answered just now. `path`: None where there is no such operation."""
-
-    def close(self) -> None:
-        """Send what was not sent yet."""
-
-
-def start(info: Mapping[str, Any]) -> Traces:
+class Traces:
     """`info`: the content of /metadata. Raises ImportError where the model's environment has no exporter."""
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    about = {"service.version": str(info["version"]), "mlflow.run_id": info["run_id"]}
-    if "OTEL_SERVICE_NAME" not in os.environ:
-        about["service.name"] = info["name"]
-    provider = TracerProvider(resource=Resource.create(about), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return _Spans(provider)
-
-
-class _Spans:
-    def __init__(self, provider: "TracerProvider") -> None:
+    def __init__(self, info: Mapping[str, Any]) -> None:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
         from opentelemetry.trace import SpanKind, Status, StatusCode
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        self._provider = provider
-        self._tracer = provider.get_tracer("asgard")
+        about = {"service.version": str(info["version"]), "mlflow.run_id": info["run_id"]}
+        if "OTEL_SERVICE_NAME" not in os.environ:
+            about["service.name"] = info["name"]
+        self._provider = TracerProvider(resource=Resource.create(about), shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._tracer = self._provider.get_tracer("asgard")
         self._propagator = TraceContextTextMapPropagator()
         self._kind = SpanKind.SERVER
         self._error = Status(StatusCode.ERROR)
 
     def ended(self, method: str, path: str | None, headers: Mapping[bytes, bytes], status: int, seconds: float) -> None:
+        """A request was answered just now. `path`: None where there is no such operation."""
         now = time.time_ns()
         carrier = {
             name: headers[name.encode()].decode("latin-1")
@@ -74,4 +57,5 @@ class _Spans:
         span.end(now)
 
     def close(self) -> None:
+        """Send what was not sent yet."""
         self._provider.force_flush(CLOSE_MILLISECONDS)

@@ -10,12 +10,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import options, tracing
+from . import options
 from .application import of_model
 from .http_server import Server
 from .loading import load
 from .metrics import SharedNumbers
 from .problems import HealthCheckFailed
+from .tracing import Traces
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def run(
     try:
         asked = options.read(os.environ)
         model = load(bundle)
-        traces = tracing.start(model.info) if asked.opentelemetry else None
+        traces = Traces(model.info) if asked.opentelemetry else None
     except HealthCheckFailed as error:
         log.error("%s", error, exc_info=error.__cause__)
         return _failed(status, "health", str(error))

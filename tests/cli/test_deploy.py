@@ -1,7 +1,6 @@
 import signal
 import socket
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -238,7 +237,6 @@ def test_ctrl_c_leaves_the_deploy_to_the_server_and_says_so(
     try:
         with processes.started(command, tmp_path, ASGARD_URL=server.url) as process:
             until(lambda: "Running train.py" in processes.errors(tmp_path))
-            time.sleep(0.5)  # it has written the line, and then waits for the next
             process.send_signal(signal.SIGINT)
             assert processes.ended(process) == 130
             assert process.stdout is not None

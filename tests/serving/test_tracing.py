@@ -10,12 +10,12 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from asgard.serving import tracing
 from asgard.serving.application import Application
 from asgard.serving.asking import Asking, Operation
 from asgard.serving.messages import Answer, Request
 from asgard.serving.metrics import Metrics, SharedNumbers
 from asgard.serving.problems import problem
+from asgard.serving.tracing import Traces
 
 from .http_server import listening
 
@@ -58,7 +58,7 @@ def test_each_request_is_a_span_within_its_clients_trace(monkeypatch: pytest.Mon
     operations = {"/predict": Operation("POST", model=Asking(answered, None))}
     with collector() as (endpoint, received):
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-        traces = tracing.start(INFO)
+        traces = Traces(INFO)
         with listening([Application(operations, Metrics(SharedNumbers(1), 0, operations, {}), traces=traces)]) as (
             port,
         ):
@@ -88,7 +88,7 @@ def test_the_service_has_the_name_that_opentelemetry_is_told(monkeypatch: pytest
     with collector() as (endpoint, received):
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
         monkeypatch.setenv("OTEL_SERVICE_NAME", "flowers")
-        traces = tracing.start(INFO)
+        traces = Traces(INFO)
         traces.ended("GET", "/health", {}, 200, 0.001)
         traces.close()
     assert attributes(received[0].resource_spans[0].resource.attributes)["service.name"] == "flowers"
