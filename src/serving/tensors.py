@@ -19,6 +19,8 @@ from .arrays import plain_array
 from .problems import InvalidInput
 
 BYTES = "BYTES"
+BF16 = "BF16"
+"""The upper halves of FP32 numbers, which NumPy does not have; models get, and give, those."""
 
 DTYPES: dict[str, np.dtype] = {
     "BOOL": np.dtype("bool"),
@@ -34,12 +36,13 @@ DTYPES: dict[str, np.dtype] = {
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
     BYTES: np.dtype(object),
+    BF16: np.dtype("<f4"),
 }
 
 DIMENSIONS = 32
 """At most; NumPy before 2 has no more."""
 
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_NAMES = {dtype: name for name, dtype in DTYPES.items() if name != BF16}
 
 _JSON: dict[str, set[type]] = {
     "b": {bool},
@@ -84,11 +87,13 @@ def from_bytes(content: bytes, kind: str, shape: Sequence[int]) -> np.ndarray:
         cells = _elements(content)
         _check_count(len(cells), shape)
         return _objects(cells).reshape(shape)
-    size = math.prod(shape) * dtype.itemsize
+    size = math.prod(shape) * (2 if kind == BF16 else dtype.itemsize)
     if len(content) != size:
         raise InvalidInput(f"{list(shape)} of {kind} are {size} bytes; got {len(content)}")
     if kind == "BOOL":
         return np.frombuffer(content, dtype="u1").astype(bool).reshape(shape)
+    if kind == BF16:
+        return (np.frombuffer(content, dtype="<u2").astype("<u4") << 16).view("<f4").reshape(shape)
     return np.frombuffer(content, dtype=dtype).reshape(shape)
 
 

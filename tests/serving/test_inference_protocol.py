@@ -163,6 +163,13 @@ def test_a_tensor_of_every_datatype_goes_in_and_out_as_bytes(
     assert rest == given
 
 
+def test_bf16_reaches_the_model_as_fp32() -> None:
+    same = returning(lambda rows: np.array(rows, dtype="float32"))
+    request = with_bytes({"inputs": [binary("x", "BF16", [1, 3], 6)]}, bytes.fromhex("c03f00c04940"))
+    (output,) = orjson.loads(asked(same).one(request).body)["outputs"]
+    assert output == {"name": "predict", "datatype": "FP32", "shape": [1, 3], "data": [1.5, -2.0, 3.140625]}
+
+
 @pytest.mark.parametrize(
     ("datatype", "given", "taken"), [("INT8", [1.0, -2], [1, -2]), ("BOOL", [1.0, 0], [True, False])]
 )
