@@ -103,6 +103,8 @@ def _verify(
     data = _data(rows, whole)
     both = reader.read(data), parse(data)
     verification.compare(original, form, *both)
+    if found.spec["score"].get("walked") and not verification.together_as_alone(form, both[1], singles=len(rows)):
+        raise Different("A row alone is answered otherwise than with others.")
 
     def takes(odd: float) -> bool:
         try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import export_xgboost
+from . import export_xgboost, walking
 from .onnx_file import Tree, leaf_finder
 
 Array = np.ndarray
@@ -157,13 +157,22 @@ def _forest(
     }
     if classes is not None:
         arrays["classes"] = classes
+    nodes = walking.nodes(trees)
+    if nodes is not None:
+        arrays["nodes"] = nodes
     inner = np.concatenate([tree.left >= 0 for tree in trees])
     feature = np.concatenate([tree.feature for tree in trees])[inner]
     threshold = np.concatenate([tree.threshold for tree in trees])[inner]
     return Export(
         {
             "steps": [],
-            "score": {"kind": "trees", "trees": len(trees), "input": "float32", "mean": mean},
+            "score": {
+                "kind": "trees",
+                "trees": len(trees),
+                "input": "float32",
+                "mean": mean,
+                "walked": nodes is not None,
+            },
             "decide": decide,
         },
         arrays,

@@ -1,14 +1,18 @@
 """What a model computes, told as data: steps on columns, then trees or a linear function, then a decision.
 
 It is computed with NumPy in the order and with the dtypes of the library that fitted the model, so that the results
-are the same to the last bit; ONNX Runtime finds the leaves of trees, which is what takes time.
+are the same to the last bit; ONNX Runtime finds the leaves of trees, which is what takes time, or `walking` those of
+one row.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from . import walking
 
 Array = np.ndarray
 Form = Callable[[Array], Array]
@@ -28,7 +32,8 @@ def load(folder: Path, spec: Mapping[str, Any]) -> Form:
     """The form that `spec` describes, with its arrays from files in `folder`.
 
     {"steps": [[operation, name of an array], ...], "score": {"kind": "linear"} or {"kind": "trees", "trees": n,
-    "input": dtype, "mean": whether the sum is divided by their number}, "decide": see `_decision`}
+    "input": dtype, "mean": whether the sum is divided by their number, "walked": whether one row alone is (see
+    `walking`)}, "decide": see `_decision`}
     """
 
     def array(name: str) -> Array:
@@ -69,11 +74,20 @@ def _trees(folder: Path, spec: Mapping[str, Any], array: Callable[[str], Array])
     dtype, values, offsets, start = np.dtype(spec["input"]), array("values"), array("offsets"), array("start")
     count, mean = spec["trees"], spec["mean"]
     starts = bool(start.any())
+    walk = walking.walk(array("nodes"), offsets.tolist()) if spec.get("walked") else None
+
+    def leaves(rows: Array) -> Array | list[list[int]]:
+        rows = np.ascontiguousarray(rows, dtype)
+        if walk is not None and len(rows) == 1:
+            (row,) = rows.tolist()
+            if math.isfinite(sum(row)):
+                return [walk(row)]
+        found: Array = session.run(outputs, {"x": rows})[0].astype(np.intp)
+        found += offsets
+        return found
 
     def form(rows: Array) -> Array:
-        leaves = session.run(outputs, {"x": np.ascontiguousarray(rows, dtype)})[0].astype(np.intp)
-        leaves += offsets
-        found = values.take(leaves, axis=0)
+        found = values.take(leaves(rows), axis=0)
         if starts:
             found = np.concatenate([np.broadcast_to(start, (len(rows), 1, len(start))), found], axis=1)
         total = np.add.accumulate(found, axis=1)[:, -1]

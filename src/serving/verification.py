@@ -18,7 +18,6 @@ KEPT: Final = 8
 
 _SEED: Final = 20240229
 _CHUNK: Final = 4096
-_SINGLES: Final = 48
 
 
 class Different(Exception):
@@ -91,19 +90,19 @@ def with_odd(found: Array, odd: float) -> Array:
     return base
 
 
-def together_as_alone(predict: Predict, some: Any) -> bool:
-    """Whether rows are answered alike, to the last bit, alone and with others."""
+def together_as_alone(predict: Predict, some: Any, singles: int = 48) -> bool:
+    """Whether rows are answered alike, to the last bit, alone and with others. `singles`: how many alone."""
     try:
         whole = predict(some)
         if type(whole) is not np.ndarray or len(whole) != len(some):
             return False
-        return all(np.array_equal(predict(some[a:b]), whole[a:b]) for a, b in _parts(len(some)))
+        return all(np.array_equal(predict(some[a:b]), whole[a:b]) for a, b in _parts(len(some), singles))
     except Exception:
         return False
 
 
-def _parts(count: int) -> Iterator[tuple[int, int]]:
-    for begin in range(min(count, _SINGLES)):
+def _parts(count: int, singles: int) -> Iterator[tuple[int, int]]:
+    for begin in range(min(count, singles)):
         yield begin, begin + 1
     for size in (2, 3, 7, 32):
         yield from ((begin, begin + size) for begin in range(0, min(count, 4 * size), size))

@@ -30,7 +30,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from asgard.serving import COMPILED, compiled, compiling, export, forms, loading, model, verification
+from asgard.serving import (
+    COMPILED,
+    compiled,
+    compiling,
+    export,
+    forms,
+    loading,
+    model,
+    onnx_file,
+    verification,
+    walking,
+)
 from asgard.serving.problems import HealthCheckFailed
 
 from . import models
@@ -98,7 +109,8 @@ def test_a_compiled_model_answers_every_request_with_the_bytes_of_the_original(
     form, original = loading.load(bundle), model.load(bundle, {})
     width = about["reader"]["width"]
     rows = np.random.default_rng(7).normal(size=(500, width))
-    for data in (rows.tolist(), rows[:1].tolist(), np.round(rows).astype(int).tolist(), *ODD):
+    alone = ([row] for row in rows[:100].tolist())
+    for data in (rows.tolist(), *alone, np.round(rows).astype(int).tolist(), *ODD):
         assert answer(form, data) == answer(original, data)
     if form.batches:
         bodies = [orjson.dumps({"data": part}) for part in (rows[:1].tolist(), [[1]], rows[1:4].tolist())]
@@ -215,6 +227,36 @@ def test_a_form_that_differs_anywhere_is_found_out_and_not_used(
     about = compiling.write(made(RandomForestClassifier(1, max_depth=2, random_state=0).fit(X, Y)))
     assert "form" not in about
     assert "predictions differ" in about["reason"]
+
+
+def test_a_form_that_differs_for_a_row_alone_is_found_out_too(
+    made: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = export.export
+
+    def off_by_one_bit(estimator: Any) -> Any:
+        """The first threshold of the first tree, where a row is walked alone, moved to the next float."""
+        for found in real(estimator):
+            found.arrays["nodes"][0, 1] = np.nextafter(np.float32(found.arrays["nodes"][0, 1]), np.float32(np.inf))
+            yield found
+
+    monkeypatch.setattr(compiling, "export", off_by_one_bit)
+    about = compiling.write(made(RandomForestClassifier(1, max_depth=2, random_state=0).fit(X, Y)))
+    assert "form" not in about
+    assert "A row alone is answered otherwise" in about["reason"]
+
+
+@pytest.mark.parametrize(("trees", "depth", "walked"), [(10, None, True), (100, 8, False), (1, 16, True)])
+def test_a_row_alone_is_walked_through_a_few_small_trees(
+    made: Callable[..., Path], trees: int, depth: int | None, walked: bool
+) -> None:
+    about = compiling.write(made(RandomForestClassifier(trees, max_depth=depth, random_state=0).fit(X, Y)))
+    assert about["spec"]["score"]["walked"] is walked
+
+
+def test_trees_of_many_nodes_are_not_walked() -> None:
+    leaves = np.full(walking.NODES + 1, -1)
+    assert walking.nodes([onnx_file.Tree(leaves, leaves, leaves, leaves, leaves, leaves)]) is None
 
 
 def test_a_form_that_answers_otherwise_than_when_it_was_compiled_does_not_serve(made: Callable[..., Path]) -> None:
