@@ -40,6 +40,7 @@ from . import (
     registry,
     rollouts,
     runs,
+    script_failures,
     secrets,
     shared_stack,
     stackfile,
@@ -276,7 +277,7 @@ def _train(
         if trained is None:
             raise NoModelLogged(
                 f"{request.script_name} ended well and logged no model. Call mlflow.<flavour>.log_model in it, "
-                "inside a run that finishes.",
+                f"inside a run that finishes.{script_failures.elsewhere(request.script)}",
                 log_tail=training.log_tail(project),
             )
     except ScriptFailed as error:

@@ -174,6 +174,8 @@ class Engine:
         what really is.
         """
         stack = self._stack(model, token)
+        if self._is_missing(model):
+            self._init(model, token)
         with self._watches.open(model, on_log) as watch:
             try:
                 self._run(model, watch, lambda: stack.up(on_event=watch, refresh=refresh or None))
@@ -195,7 +197,7 @@ class Engine:
 
     def outputs(self, model: str, *, token: str) -> dict[str, Any]:
         """The stack's outputs as recorded, secrets masked; empty where there is no such stack, or none was exported."""
-        if self._stacks is not None and not any((self._stacks / f"{model}{end}").exists() for end in _STATE_ENDS):
+        if self._is_missing(model):
             return {}
         try:
             found: dict[str, Any] = json.loads(
@@ -258,6 +260,10 @@ class Engine:
 
     def _stack(self, model: str, token: str) -> _Stack:
         return _Stack(model, self._workspace(model, token))
+
+    def _is_missing(self, model: str) -> bool:
+        """Whether there certainly is no such stack: of a file backend that is seen without starting the CLI."""
+        return self._stacks is not None and not any((self._stacks / f"{model}{end}").exists() for end in _STATE_ENDS)
 
     def _init(self, model: str, token: str) -> None:
         try:

@@ -1,5 +1,6 @@
 """Why a script ended badly, in a sentence."""
 
+import ast
 import os
 import re
 import signal
@@ -21,6 +22,22 @@ def describe(script_name: str, status: int, tail: Sequence[str]) -> str:
         return raised
     last = next((line for line in reversed(tail) if line.strip()), "")
     return f"{script_name} exited with code {os.WEXITSTATUS(status)}" + (f": {_short(last)}" if last else ".")
+
+
+def elsewhere(script: bytes) -> str:
+    """A sentence, after a space, where the script's own code sends its runs to another MLflow; else nothing."""
+    try:
+        calls = [node for node in ast.walk(ast.parse(script)) if isinstance(node, ast.Call)]
+    except (SyntaxError, ValueError):
+        return ""
+    for call in calls:
+        name = getattr(call.func, "attr", getattr(call.func, "id", None))
+        if name == "set_tracking_uri" and "MLFLOW_TRACKING_URI" not in ast.unparse(call):
+            return (
+                f" Its line {call.lineno} calls set_tracking_uri: leave that out, as only the MLflow that "
+                "MLFLOW_TRACKING_URI names when a script starts is looked at."
+            )
+    return ""
 
 
 def _raised(script_name: str, tail: Sequence[str]) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from asgard.platform.script_failures import describe
+from asgard.platform.script_failures import describe, elsewhere
 
 
 def ended(tmp_path: Path, source: str) -> str:
@@ -47,3 +47,19 @@ def test_a_signal_is_named(number: signal.Signals) -> None:
     assert describe("train.py", int(number), []).startswith(
         f"train.py was killed by signal {int(number)} ({number.name})."
     )
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("import mlflow\nmlflow.set_tracking_uri('http://127.0.0.1:5000')\n", "line 2 calls set_tracking_uri"),
+        ("from mlflow import set_tracking_uri\n\nset_tracking_uri('file:./mlruns')\n", "line 3 calls"),
+        ("import mlflow, os\nmlflow.set_tracking_uri(os.environ['MLFLOW_TRACKING_URI'])\n", ""),
+        ("import mlflow\nprint('set_tracking_uri')\n", ""),
+        ("x = (\n", ""),
+    ],
+)
+def test_a_script_that_sends_its_runs_elsewhere_is_told_so(source: str, told: str) -> None:
+    found = elsewhere(source.encode())
+    assert told in found
+    assert bool(told) == bool(found)
