@@ -19,7 +19,8 @@ Health = Literal["starting", "healthy", "unhealthy"]
 Check = Callable[[], str | None]
 """Gives why something is not healthy, in one line, or "starting"; None: it is."""
 
-INTERVAL_SECONDS: Final = 2.0
+INTERVAL_SECONDS: Final = 4.0
+UNHEALTHY_INTERVAL_SECONDS: Final = 1.0
 STALE_SECONDS: Final = 10.0
 """A check that takes longer is an answer too: unhealthy."""
 _log = structlog.get_logger("asgard.status")
@@ -119,7 +120,7 @@ class _Watched:
             if trouble != self._trouble:
                 _tell(self._name, trouble)
             self._trouble, self._answered = trouble, time.monotonic()
-            if self._stopping.wait(INTERVAL_SECONDS):
+            if self._stopping.wait(INTERVAL_SECONDS if trouble is None else UNHEALTHY_INTERVAL_SECONDS):
                 return
 
 

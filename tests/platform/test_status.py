@@ -144,6 +144,7 @@ def test_the_deployment_service_is_what_its_check_says(set_tracking: Settings) -
 
 def test_a_check_that_raises_or_hangs_is_unhealthy(set_tracking: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status, "STALE_SECONDS", 3.0)
+    monkeypatch.setattr(status, "INTERVAL_SECONDS", 1.0)
     answers: list[Callable[[], str | None]] = [lambda: None]
     hanging, go_on = threading.Event(), threading.Event()
 
