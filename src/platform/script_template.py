@@ -218,8 +218,8 @@ def _execute(script: Path) -> NoReturn:
         code = _exit_code(error.code)
     except BaseException as error:
         code, interrupted = 1, isinstance(error, KeyboardInterrupt)
-        trace = error.__traceback__
-        sys.excepthook(type(error), error, trace and trace.tb_next)
+        trace = error.__traceback__ and error.__traceback__.tb_next
+        sys.excepthook(type(error), error.with_traceback(trace), trace)
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for name in list(vars(module)):

@@ -130,6 +130,19 @@ def deploy(
 # What a script sees
 
 
+def test_a_traceback_shows_what_is_the_scripts_alone(deploy: Deploy) -> None:
+    script = deploy.folder / "train.py"
+    assert deploy.fails("def f():\n    int('x')\n\nf()\n").log_tail == [
+        "Traceback (most recent call last):",
+        f'  File "{script}", line 4, in <module>',
+        "    f()",
+        f'  File "{script}", line 2, in f',
+        "    int('x')",
+        "ValueError: invalid literal for int() with base 10: 'x'",
+    ]
+    assert [line for line in deploy.fails("x = = 1").log_tail if "File" in line] == [f'  File "{script}", line 1']
+
+
 def test_a_script_is_main_with_its_own_name_and_folder(deploy: Deploy) -> None:
     source = """
         import os, sys
