@@ -56,10 +56,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Started:
-    """How a server is run. `files`: written into its folder first."""
+    """How a server is run. `files`: written into its folder first; `search`: PYTHONPATH."""
 
     command: list[str]
     files: Mapping[str, str] = field(default_factory=dict)
+    search: Path | None = None
 
 
 @dataclass(frozen=True)

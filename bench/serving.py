@@ -1,6 +1,7 @@
 """Our model server beside its peers: the same fitted models, the same rows, one worker each, in one run.
 
-    uv run python bench/serving.py [--models forest] [--rows 1,32,1000] [--repeats 3] [--seconds 3] [--short|--publish]
+    uv run python bench/serving.py [--models forest] [--rows 1,32,1000] [--repeats 3] [--seconds 3]
+        [--before REVISION] [--short|--publish]
 
 Each peer is installed into an environment of its own in the cache folder, byte-compiled as ours is. The load comes from
 wrk, on another core than the server's. Every server's answers are compared with the model's before it is measured, and
@@ -9,14 +10,17 @@ itself, without wrk; for checking it.
 """
 
 import argparse
+import io
 import json
 import os
 import re
+import runpy
 import shutil
 import signal
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
@@ -125,15 +129,20 @@ def fit(python: Path, name: str, folder: Path) -> tuple[Rows, list[Any]]:
     return found["rows"], found["expected"]
 
 
-def ours(folder: Path, model: Path, *, compiled: bool) -> Peer:
-    """Our server with a bundle of the model, compiled as a deploy does it or not at all."""
-    place = folder / ("compiled" if compiled else "uncompiled")
-    bundle.copy_server(place / "server")
+def ours(place: Path, model: Path, python: Path, *, compiled: bool = True, revision: str | None = None) -> Peer:
+    """Our server with a bundle of the model, compiled as a deploy does it or not at all; made in `place`.
+
+    `revision`: of git, at which the server is taken; None: as it is.
+    """
+    server = place / "server"
+    if revision is None:
+        bundle.copy_server(server)
+    else:
+        copy_former_server(server, revision)
     shutil.copytree(model / "mlflow", place / "model")
     about = {"model_name": "bench", "model_version": "1", "run_id": "0", "deployment_id": "bench-v1-0"}
     (place / "bundle.json").write_text(json.dumps(about))
-    python = python_of("ours", (*LIBRARIES, *OURS))
-    variables = {**environment(python.parent), "PYTHONPATH": str(place / "server")}
+    variables = {**environment(python.parent), "PYTHONPATH": str(server)}
     compiling = "import pathlib, sys; from asgard_server import compiling; compiling.write(pathlib.Path(sys.argv[1]))"
     subprocess.run([python, "-c", compiling, place], env=variables, check=True, capture_output=True)
     found = place / "compiled" / "about.json"
@@ -145,22 +154,39 @@ def ours(folder: Path, model: Path, *, compiled: bool) -> Peer:
 
     def start(python: Path, _: Path, port: int) -> Started:
         options = ["--host", "127.0.0.1", "--port", str(port), str(place)]
-        return Started([str(python), "-m", "asgard_server.container", *options])
+        return Started([str(python), "-m", "asgard_server.container", *options], search=server)
 
     return Peer(OURS, "/predict", lambda rows: {"data": rows}, start)
 
 
-def echo(source: str) -> Peer:
-    """A server that gives back the body."""
+def copy_former_server(folder: Path, revision: str) -> None:
+    """As `bundle.copy_server`, with the package of a revision of git."""
+    command = ["git", "-C", Path(__file__).parents[1], "archive", revision, "src/serving"]
+    archive = subprocess.run(command, check=True, capture_output=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files, tempfile.TemporaryDirectory() as temporary:
+        files.extractall(temporary, filter="data")
+        shutil.copytree(Path(temporary) / "src" / "serving", folder / "asgard_server")
+
+
+def former_requirements(revision: str) -> tuple[str, ...]:
+    """What the server needed at a revision of git, beside a model."""
+    with tempfile.TemporaryDirectory() as temporary:
+        copy_former_server(Path(temporary), revision)
+        found = runpy.run_path(str(Path(temporary) / "asgard_server" / "__init__.py"))
+    return ("mlflow-skinny", *found["SERVER_REQUIREMENTS"], *found["COMPILED_REQUIREMENTS"])
+
+
+def echo(source: str, server: Path) -> Peer:
+    """A server that gives back the body. `server`: the folder of our package."""
 
     def start(python: Path, _: Path, port: int) -> Started:
-        return Started([str(python), "echo.py"], {"echo.py": source.format(port=port)})
+        return Started([str(python), "echo.py"], {"echo.py": source.format(port=port)}, server)
 
     return Peer(OURS, "/predict", lambda rows: {"data": rows}, start, lambda answer: answer["data"])
 
 
 @contextmanager
-def running(started: Started, folder: Path, search: Path) -> Iterator[psutil.Process]:
+def running(started: Started, folder: Path) -> Iterator[psutil.Process]:
     """The server's process, on core 0 where that can be said, gone afterwards with all it started."""
     folder.mkdir(parents=True)
     for name, content in started.files.items():
@@ -169,7 +195,7 @@ def running(started: Started, folder: Path, search: Path) -> Iterator[psutil.Pro
     with (folder / "output.log").open("wb") as log:
         process = subprocess.Popen(
             [*pinned, *started.command], cwd=folder, stdout=log, stderr=log, start_new_session=True,
-            env={**environment(Path(started.command[0]).parent), "PYTHONPATH": str(search)},
+            env={**environment(Path(started.command[0]).parent), "PYTHONPATH": str(started.search or "")},
         )  # fmt: skip
     try:
         yield psutil.Process(process.pid)
@@ -252,7 +278,7 @@ def measure(
     port = free_port()
     url = f"http://127.0.0.1:{port}{peer.path}"
     began = time.monotonic()
-    with running(peer.start(python, model, port), folder, model.parent / "compiled" / "server") as process:
+    with running(peer.start(python, model, port), folder) as process:
         found = peer.predictions(first_answer(url, peer.body(rows[:1]), process, folder / "output.log"))
         started = time.monotonic() - began
         if expected and [found, ask_all(peer, url, rows)] != [expected[:1], expected]:
@@ -300,6 +326,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--publish", action="store_true", help="write the results to docs/performance.md")
+    parser.add_argument("--before", metavar="REVISION", help="beside our server as it was at a revision of git")
     parser.add_argument("--short", action="store_true")
     arguments = parser.parse_args()
     peers, arguments.load = PEERS, load
@@ -310,6 +337,9 @@ def main() -> None:
         sys.exit("wrk is not on the PATH. Debian and Homebrew have it as `wrk`.")
     own = python_of("ours", (*LIBRARIES, *OURS))
     pythons = {name: python_of(name, (*LIBRARIES, *peer.requirements)) for name, peer in peers.items()}
+    before = arguments.before and python_of(
+        f"ours at {arguments.before}", (*LIBRARIES, *former_requirements(arguments.before))
+    )
     found = [results.machine()]
     print(found[0], flush=True)
     for name in arguments.models:
@@ -317,26 +347,30 @@ def main() -> None:
             folder = Path(temporary)
             model = folder / "model"
             rows, expected = fit(own, name, model)
+            bundled = folder / "compiled"
             servers = {
-                "Asgard": (ours(folder, model, compiled=True), own, expected),
-                "Asgard, not compiled": (ours(folder, model, compiled=False), own, expected),
-                "Asgard, echo": (echo(ECHO), own, []),
-                "bare httptools, echo": (echo(BARE_ECHO), own, []),
+                "Asgard": (ours(bundled, model, own), own, expected),
+                "Asgard, not compiled": (ours(folder / "uncompiled", model, own, compiled=False), own, expected),
+                "Asgard, echo": (echo(ECHO, bundled / "server"), own, []),
+                "bare httptools, echo": (echo(BARE_ECHO, bundled / "server"), own, []),
                 **{title: (peer, pythons[title], expected) for title, peer in peers.items()},
             }
+            if before:
+                former = ours(folder / "before", model, before, revision=arguments.before)
+                servers[f"Asgard at {arguments.before}"] = (former, before, expected)
             measured = {
                 title: measure(peer, python, model, folder / f"run-{number}", rows, wanted, arguments)
                 for number, (title, (peer, python, wanted)) in enumerate(servers.items())
             }
             found.append(report(name, measured, arguments.rows))
             print(found[-1], flush=True)
-            if arguments.publish:
+            if arguments.publish and not before:
                 title = f"{name}, {arguments.rows[0]} row a request, {CONNECTIONS[-1]} connections"
                 found.append(
                     f"\n{results.bars(f'serving-{name}', title, 'requests/s', rates(measured, arguments.rows[0]))}"
                 )
     if arguments.publish:
-        results.publish("bench/serving.py", "\n".join(found) + "\n")
+        results.publish(f"bench/serving.py{' --before' if before else ''}", "\n".join(found) + "\n")
 
 
 if __name__ == "__main__":

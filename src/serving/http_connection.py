@@ -49,14 +49,15 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._advancing = self._paused = self._ended = False
         self._reading = True
-        self._active = server.now
+        self._active = 0.0
 
     # What the event loop tells
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The client is there."""
         self._transport = cast("asyncio.Transport", transport)
-        self._server.connections.add(self)
+        self._server.connected(self)
+        self._active = self._server.now
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """The client is gone, whatever it has asked."""

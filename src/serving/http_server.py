@@ -26,14 +26,16 @@ class Server:
     """SIGTERM: accept no more, answer what comes on open connections, close them, end. SIGINT: end after what runs.
 
     Closing the accept and then waiting is what makes a hand-over lose no request: others accept on the same socket.
-    `tell` is called with "serving" and "draining". `now`, `date`: for connections, told anew each second.
+    `tell` is called with "serving" and "draining". `now`, `date`: for connections, told anew each second while there
+    are any.
     """
 
     def __init__(self, applications: Sequence[Application], tell: Callable[[str], None]) -> None:
         self.connections: set[Connection] = set()
         self.closing = False
-        self.now = time.monotonic()
-        self.date = formatdate(usegmt=True).encode()
+        self.now = 0.0
+        self.date = b""
+        self._ticking = False
         self._applications = applications
         self._tell = tell
         self._drain, self._end = asyncio.Event(), asyncio.Event()
@@ -53,7 +55,6 @@ class Server:
             await loop.create_server(partial(Connection, application, self), sock=listener, backlog=BACKLOG)
             for application, listener in zip(self._applications, listeners, strict=True)
         ]
-        ticking = loop.create_task(self._tick())
         self._tell("serving")
         await self._drain.wait()
         self.closing = True
@@ -64,7 +65,6 @@ class Server:
         for connection in list(self.connections):
             connection.close_when_idle()
         await self._until_empty(END_SECONDS)
-        ticking.cancel()
 
     def drain(self) -> None:
         """Begin to end, in the event loop."""
@@ -80,10 +80,21 @@ class Server:
         while self.connections and time.monotonic() < deadline and not (sooner and sooner.is_set()):
             await asyncio.sleep(0.02)
 
-    async def _tick(self) -> None:
-        while True:
-            self.now = time.monotonic()
-            self.date = formatdate(usegmt=True).encode()
-            for connection in list(self.connections):
-                connection.look(self.now)
-            await asyncio.sleep(1)
+    def connected(self, connection: Connection) -> None:
+        """There is one more."""
+        if not self._ticking:
+            self._tell_time()
+        self.connections.add(connection)
+
+    def _tell_time(self) -> None:
+        self.now = time.monotonic()
+        self.date = formatdate(usegmt=True).encode()
+        for connection in list(self.connections):
+            connection.look(self.now)
+        self._ticking = True
+        asyncio.get_running_loop().call_later(1, self._tick)
+
+    def _tick(self) -> None:
+        self._ticking = False
+        if self.connections:
+            self._tell_time()

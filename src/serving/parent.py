@@ -40,7 +40,7 @@ PORT_SECONDS = 8.0
 IDLE_SECONDS = 15.0
 """When a parent that was asked for nothing ends."""
 
-WATCH_SECONDS = 1.0
+WATCH_SECONDS = 5.0
 """How often a parent looks whether its folder is still there."""
 
 BACKLOG = 2048

@@ -59,9 +59,9 @@ def alive(pid: int) -> bool:
 def tree(pid: int) -> Iterator[int]:
     """A process and its descendants; nothing of what is gone."""
     with contextlib.suppress(OSError):
-        for thread in Path(f"/proc/{pid}/task").iterdir():
+        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - a tenth of the time
             with contextlib.suppress(OSError):
-                for child in (thread / "children").read_text().split():
+                for child in _read(f"/proc/{pid}/task/{thread}/children").split():
                     yield from tree(int(child))
         yield pid
 
@@ -94,5 +94,14 @@ def _stat(pid: int) -> list[str]:
 
 def _resident(pid: int) -> int:
     with contextlib.suppress(OSError):
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+        return int(_read(f"/proc/{pid}/statm").split()[1]) * _PAGE
     return 0
+
+
+def _read(path: str) -> bytes:
+    """A small file of /proc."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, 1 << 16)
+    finally:
+        os.close(descriptor)
