@@ -1,6 +1,6 @@
 """Our model server beside its peers: the same fitted models, the same rows, one worker each, in one run.
 
-    uv run python bench/serving.py [--models forest] [--rows 1,32,1000] [--repeats 3] [--seconds 3]
+    uv run python bench/serving.py [--models forest] [--rows 1,32,1000] [--repeats 3] [--seconds 2]
         [--before REVISION] [--short|--publish]
 
 Each peer is installed into an environment of its own in the cache folder, byte-compiled as ours is. The load comes from
@@ -324,7 +324,7 @@ def main() -> None:
     parser.add_argument("--models", type=lambda text: text.split(","), default=["forest", "logistic", "xgboost"])
     parser.add_argument("--rows", type=lambda text: [int(part) for part in text.split(",")], default=[1])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--publish", action="store_true", help="write the results to docs/performance.md")
     parser.add_argument("--before", metavar="REVISION", help="beside our server as it was at a revision of git")
     parser.add_argument("--short", action="store_true")
@@ -340,6 +340,7 @@ def main() -> None:
     before = arguments.before and python_of(
         f"ours at {arguments.before}", (*LIBRARIES, *former_requirements(arguments.before))
     )
+    kind = " --before" if before else " --rows" if len(arguments.rows) > 1 else ""
     found = [results.machine()]
     print(found[0], flush=True)
     for name in arguments.models:
@@ -364,13 +365,13 @@ def main() -> None:
             }
             found.append(report(name, measured, arguments.rows))
             print(found[-1], flush=True)
-            if arguments.publish and not before:
+            if arguments.publish and not kind:
                 title = f"{name}, {arguments.rows[0]} row a request, {CONNECTIONS[-1]} connections"
                 found.append(
                     f"\n{results.bars(f'serving-{name}', title, 'requests/s', rates(measured, arguments.rows[0]))}"
                 )
     if arguments.publish:
-        results.publish(f"bench/serving.py{' --before' if before else ''}", "\n".join(found) + "\n")
+        results.publish(f"bench/serving.py{kind}", "\n".join(found) + "\n")
 
 
 if __name__ == "__main__":
