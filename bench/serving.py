@@ -161,7 +161,7 @@ def ours(place: Path, model: Path, python: Path, *, compiled: bool = True, revis
 
 def copy_former_server(folder: Path, revision: str) -> None:
     """As `bundle.copy_server`, with the package of a revision of git."""
-    command = ["git", "-C", Path(__file__).parents[1], "archive", revision, "src/serving"]
+    command = ["git", "-C", str(Path(__file__).parents[1]), "archive", revision, "src/serving"]
     archive = subprocess.run(command, check=True, capture_output=True).stdout
     with tarfile.open(fileobj=io.BytesIO(archive)) as files, tempfile.TemporaryDirectory() as temporary:
         files.extractall(temporary, filter="data")
