@@ -11,6 +11,7 @@ itself, without wrk; for checking it.
 
 import argparse
 import io
+import itertools
 import json
 import os
 import re
@@ -23,9 +24,12 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -269,12 +273,24 @@ def ask_all(peer: Peer, url: str, rows: Rows) -> list[Any]:
 
 
 Figures = dict[tuple[int, int], list[tuple[float, float]]]
+"""Requests a second, and the 99th percentile in ms, of each repeat; by rows a request and connections."""
 
 
-def measure(
-    peer: Peer, python: Path, model: Path, folder: Path, rows: Rows, expected: list[Any], arguments: argparse.Namespace
-) -> tuple[float, float, Figures]:
-    """Seconds to the first answer, MB after the load, and rate and p99 by rows a request and connections."""
+@dataclass(frozen=True)
+class Server:
+    """One that has answered as the model does. `started`: seconds to its first answer."""
+
+    peer: Peer
+    url: str
+    process: psutil.Process
+    folder: Path
+    started: float
+    figures: Figures = field(default_factory=lambda: defaultdict(list))
+
+
+@contextmanager
+def serving(peer: Peer, python: Path, model: Path, folder: Path, rows: Rows, expected: list[Any]) -> Iterator[Server]:
+    """The peer's server, while it runs."""
     port = free_port()
     url = f"http://127.0.0.1:{port}{peer.path}"
     began = time.monotonic()
@@ -283,15 +299,18 @@ def measure(
         started = time.monotonic() - began
         if expected and [found, ask_all(peer, url, rows)] != [expected[:1], expected]:
             sys.exit(f"{url} does not predict what the model predicts.")
-        figures: Figures = {}
-        for count in arguments.rows:
-            for connections in CONNECTIONS:
-                arguments.load(url, peer.body(rows[:count]), connections, min(1, arguments.seconds), folder)
-                figures[count, connections] = [
-                    arguments.load(url, peer.body(rows[:count]), connections, arguments.seconds, folder)
-                    for _ in range(arguments.repeats)
-                ]
-        return started, memory(process), figures
+        yield Server(peer, url, process, folder, started)
+
+
+def measure(servers: Collection[Server], rows: Rows, arguments: argparse.Namespace) -> None:
+    """Load one server after the other, and all again: what slows the machine for a while slows no one server alone."""
+    for repeat in range(arguments.repeats):
+        for server in servers:
+            for count, connections in itertools.product(arguments.rows, CONNECTIONS):
+                load = partial(arguments.load, server.url, server.peer.body(rows[:count]), connections)
+                if repeat == 0:
+                    load(min(1, arguments.seconds), server.folder)
+                server.figures[count, connections].append(load(arguments.seconds, server.folder))
 
 
 def report(name: str, measured: dict[str, tuple[float, float, Figures]], rows: list[int]) -> str:
@@ -359,10 +378,15 @@ def main() -> None:
             if before:
                 former = ours(folder / "before", model, before, revision=arguments.before)
                 servers[f"Asgard at {arguments.before}"] = (former, before, expected)
-            measured = {
-                title: measure(peer, python, model, folder / f"run-{number}", rows, wanted, arguments)
-                for number, (title, (peer, python, wanted)) in enumerate(servers.items())
-            }
+            with ExitStack() as stack:
+                started = {
+                    title: stack.enter_context(serving(peer, python, model, folder / f"run-{number}", rows, wanted))
+                    for number, (title, (peer, python, wanted)) in enumerate(servers.items())
+                }
+                measure(started.values(), rows, arguments)
+                measured = {
+                    title: (server.started, memory(server.process), server.figures) for title, server in started.items()
+                }
             found.append(report(name, measured, arguments.rows))
             print(found[-1], flush=True)
             if arguments.publish and not kind:

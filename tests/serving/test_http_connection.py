@@ -4,8 +4,10 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from email.utils import parsedate_to_datetime
 
 import httpx
 import pytest
@@ -300,6 +302,16 @@ def test_what_fails_in_the_server_is_500_and_the_connection_goes_on(caplog: pyte
             ((status, body),) = answers(connection, 1)
             assert (status, json.loads(body)["code"]) == (500, "internal_error")
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_the_date_is_right_also_when_nobody_was_connected_for_a_while(port: int) -> None:
+    for _ in range(2):
+        with connected(port) as connection:
+            connection.sendall(ask())
+            head = connection.recv(64 * 1024).decode()
+        date = next(line.partition(": ")[2] for line in head.split("\r\n") if line.startswith("date: "))
+        assert abs(parsedate_to_datetime(date).timestamp() - time.time()) < 2
+        time.sleep(2.5)
 
 
 def test_a_connection_on_which_nothing_moves_is_closed(monkeypatch: pytest.MonkeyPatch, gate: Gate) -> None:
