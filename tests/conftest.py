@@ -21,8 +21,12 @@ _HERE = Path(__file__).parent
 
 
 def pytest_configure() -> None:
-    """Where a shell started this in the background, SIGINT is ignored, here and in all that tests start."""
+    """Where a shell started this in the background, SIGINT is ignored, here and in all that tests start.
+
+    The cluster and the CLI are Go programs, and memory is not what this machine lacks.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.setdefault("GOGC", "400")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks

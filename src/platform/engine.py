@@ -32,9 +32,6 @@ from . import pending, secrets, stackfile
 _WITHOUT_PLUGINS = {"PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true", "PULUMI_IGNORE_AMBIENT_PLUGINS": "true"}
 """No time is spent on looking for plugins, nor on telling that there are some on PATH."""
 
-_RARELY_COLLECTED = {"GOGC": os.environ.get("GOGC", "400")}
-"""The CLI is short-lived: a fifth of its start is collecting garbage (https://pkg.go.dev/runtime)."""
-
 PROJECT_FILES = {
     "Pulumi.yaml": f"""\
 name: {naming.PROJECT}
@@ -74,6 +71,8 @@ def cli_environment(settings: Settings) -> dict[str, str]:
         "PULUMI_PYTHON_CMD": sys.executable,
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "true",
+        # The CLI is short-lived: a fifth of its start is collecting garbage (https://pkg.go.dev/runtime).
+        "GOGC": os.environ.get("GOGC", "400"),
         "ASGARD_DATA_DIR": str(settings.data_dir),
         "ASGARD_CACHE_DIR": str(settings.cache_dir),
         "ASGARD_STACKS_DIR": str(settings.stacks_dir),
@@ -162,11 +161,7 @@ class Engine:
         attached = [f"{name}:{port}" for name, port in providers.items()]
         if ambient := os.environ.get("PULUMI_DEBUG_PROVIDERS"):
             attached.append(ambient)
-        self._environment = {
-            **_RARELY_COLLECTED,
-            **cli_environment(settings),
-            "PULUMI_DEBUG_PROVIDERS": ",".join(attached),
-        }
+        self._environment = {**cli_environment(settings), "PULUMI_DEBUG_PROVIDERS": ",".join(attached)}
         self._locks = self._stacks = None
         if settings.backend_url.startswith("file://"):
             backend = Path(settings.backend_url.removeprefix("file://")) / ".pulumi"

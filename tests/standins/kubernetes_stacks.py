@@ -9,6 +9,8 @@ import pulumi
 from pulumi import automation as auto
 from pulumi.automation.events import EngineEvent
 
+from asgard.platform import engine
+
 PROJECT = "kubernetes-standin"
 
 Program = Callable[[], None]
@@ -75,7 +77,8 @@ class Stack:
                 "PULUMI_CONFIG_PASSPHRASE": "correct horse",
             },
         )
-        self._stack = auto.Stack.create("dev", self._workspace)
+        self._workspace.create_stack("dev")
+        self._stack = engine._Stack("dev", self._workspace)
 
     def preview(self, program: Program) -> Run:
         return self._run(lambda run: self._stack.preview(on_event=run.saw), program)
@@ -90,10 +93,10 @@ class Stack:
         return self._run(lambda run: self._stack.destroy(on_event=run.saw))
 
     def outputs(self) -> dict[str, Any]:
-        return {name: output.value for name, output in self._stack.outputs().items()}
+        return {name: output.value for name, output in self._workspace.stack_outputs("dev").items()}
 
     def secret_outputs(self) -> set[str]:
-        return {name for name, output in self._stack.outputs().items() if output.secret}
+        return {name for name, output in self._workspace.stack_outputs("dev").items() if output.secret}
 
     def state(self, name: str) -> dict[str, Any]:
         """The resource as Pulumi keeps it, secrets in the clear."""
