@@ -72,7 +72,8 @@ if flavor is None:
     mlflow.sklearn.save_model(model, sys.argv[2] + "/mlflow", serialization_format="cloudpickle", pip_requirements=[])
 else:
     module = __import__(f"mlflow.{flavor}", fromlist=["save_model"])
-    module.save_model(model, sys.argv[2] + "/mlflow", pip_requirements=[])
+    options = {"serialization_format": "cloudpickle"} if flavor == "lightgbm" else {}
+    module.save_model(model, sys.argv[2] + "/mlflow", pip_requirements=[], **options)
 rows = numpy.random.default_rng(0).normal(size=(1000, 5))
 print(__import__("json").dumps({"rows": rows.tolist(), "expected": model.predict(rows).tolist()}))
 """
