@@ -89,7 +89,7 @@ def kill_group(pid: int) -> None:
 
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat (proc(5)) from the third on, the state. Raises OSError."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return _read(f"/proc/{pid}/stat").rpartition(b")")[2].decode().split()
 
 
 def _resident(pid: int) -> int:
@@ -99,9 +99,6 @@ def _resident(pid: int) -> int:
 
 
 def _read(path: str) -> bytes:
-    """A small file of /proc."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(descriptor, 1 << 16)
-    finally:
-        os.close(descriptor)
+    """A file of /proc, all of it: the system gives a long one page by page."""
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - without what pathlib adds
+        return file.read()

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from asgard.serving.processes import alive, clean_environment, resident_bytes, worker_environment
+from asgard.serving.processes import alive, clean_environment, resident_bytes, tree, worker_environment
 
 from ..waiting import until
 
@@ -40,6 +40,16 @@ def test_memory_is_that_of_a_process_and_all_below_it() -> None:
         os.killpg(process.pid, 9)
         process.wait()
     assert resident_bytes(process.pid) == 0
+
+
+def test_a_process_is_seen_with_all_its_children_also_where_they_fill_more_than_a_page() -> None:
+    code = "import os, time\nfor _ in range(1500):\n    if not os.fork():\n        break\ntime.sleep(600)"
+    process = subprocess.Popen([sys.executable, "-S", "-c", code], start_new_session=True)
+    try:
+        until(lambda: len(list(tree(process.pid))) == 1501)
+    finally:
+        os.killpg(process.pid, 9)
+        process.wait()
 
 
 def test_a_process_that_was_not_waited_for_is_not_alive() -> None:
