@@ -28,6 +28,7 @@ from ..serving.desired import ApplyFailed
 from ..settings import Settings
 from ..stacks.program import program
 from . import pending, secrets, stackfile
+from .inline import InlineProgram
 
 _WITHOUT_PLUGINS = {"PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true", "PULUMI_IGNORE_AMBIENT_PLUGINS": "true"}
 """No time is spent on looking for plugins, nor on telling that there are some on PATH."""
@@ -87,10 +88,17 @@ _STATE_ENDS = (".json", ".json.gz")
 class _Stack(auto.Stack):
     """A stack without the calls around each operation: select before it, outputs and history after it."""
 
-    def __init__(self, name: str, workspace: auto.LocalWorkspace) -> None:
+    def __init__(self, name: str, workspace: auto.LocalWorkspace, program: Callable[[], None]) -> None:
         self.name = name
         self.workspace = workspace
         self._mode = None  # type: ignore[assignment]
+        self._program = workspace.program = InlineProgram(program)
+
+    def _run_pulumi_cmd_sync(self, *args: Any) -> auto.CommandResult:
+        try:
+            return super()._run_pulumi_cmd_sync(*args)
+        finally:
+            self._program.end()
 
     def outputs(self) -> Any:
         return {}
@@ -244,7 +252,6 @@ class Engine:
     def _workspace(self, model: str, token: str) -> auto.LocalWorkspace:
         return auto.LocalWorkspace(
             work_dir=str(self._settings.stacks_dir),
-            program=program,
             pulumi_command=self._command,
             env_vars={
                 **self._environment,
@@ -261,7 +268,7 @@ class Engine:
         return (spec.target if spec is not None else self._settings.target) != "local"
 
     def _stack(self, model: str, token: str) -> _Stack:
-        return _Stack(model, self._workspace(model, token))
+        return _Stack(model, self._workspace(model, token), program)
 
     def _is_missing(self, model: str) -> bool:
         """Whether there certainly is no such stack: of a file backend that is seen without starting the CLI."""

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 import os
 import signal
 import socket
@@ -20,6 +21,8 @@ REPOSITORY = Path(__file__).parents[2]
 EXAMPLE = REPOSITORY / "examples" / "quickstart" / "train.py"
 REQUIREMENTS = ["mlflow", "scikit-learn==1.3.0"]
 DEPLOY_SECONDS = 900
+
+_log = logging.getLogger(__name__)
 
 HTTP = httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
 """A new connection a request, so that any worker may answer; one client, as making one costs more than asking."""
@@ -100,7 +103,10 @@ class Live:
         return HTTP.get(f"{self.url}{path}", timeout=60).raise_for_status().json()
 
     def post(self, request: Mapping[str, Any]) -> httpx.Response:
-        return HTTP.post(f"{self.url}/mlops/deploy", json=request, timeout=DEPLOY_SECONDS)
+        response = HTTP.post(f"{self.url}/mlops/deploy", json=request, timeout=DEPLOY_SECONDS)
+        if response.status_code == 500:
+            _log.error("The end of the API's log:\n%s", self.log.read_text()[-10_000:])
+        return response
 
     def deploy(self, script: str, model: str, **fields: Any) -> dict[str, Any]:
         response = self.post(body(script, model, **fields))

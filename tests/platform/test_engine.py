@@ -5,7 +5,9 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from pulumi import automation as auto
+from pulumi.automation import _server
 
 from asgard.errors import DeployInProgress, InfrastructureFailed
 from asgard.platform import secrets, stackfile
@@ -24,6 +27,8 @@ from asgard.stacks.provider.local_server import TYPE
 from asgard.stacks.provider.resource import Properties, Resource
 from asgard.stacks.provider.servicer import serve
 from asgard.stacks.spec import DeploymentConfig, ModelSpec, Release
+
+from ..waiting import until
 
 
 class World:
@@ -313,3 +318,23 @@ def test_a_project_folder_that_a_team_made_is_not_overwritten(
     Engine(settings, pulumi_command, {}, Watches())
     assert "# ours" in (settings.stacks_dir / "Pulumi.yaml").read_text()
     assert (settings.stacks_dir / "__main__.py").exists()
+
+
+def running_programs() -> list[traceback.FrameSummary]:
+    """Frames of Pulumi's language host in any thread of this process."""
+    stacks = [traceback.extract_stack(frame) for frame in sys._current_frames().values()]
+    return [frame for stack in stacks for frame in stack if frame.filename == _server.__file__]
+
+
+def test_a_failed_operation_leaves_no_program_running(
+    engine: Engine, settings: Settings, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(settings)
+    up(engine)
+    write(settings, version=2)
+    world.failure = "the new version does not load"
+    for _ in range(3):
+        with pytest.raises(InfrastructureFailed):
+            up(engine)
+    until(lambda: not running_programs(), "the programs end")
+    assert caplog.text == ""

@@ -68,7 +68,6 @@ class Stack:
         self._state_file = backend / ".pulumi" / "stacks" / PROJECT / "dev.json"
         self._workspace = auto.LocalWorkspace(
             work_dir=str(folder),
-            program=lambda: None,
             pulumi_command=command,
             project_settings=auto.ProjectSettings(PROJECT, "python", backend=auto.ProjectBackend(f"file://{backend}")),
             env_vars={
@@ -78,19 +77,18 @@ class Stack:
             },
         )
         self._workspace.create_stack("dev")
-        self._stack = engine._Stack("dev", self._workspace)
 
     def preview(self, program: Program) -> Run:
-        return self._run(lambda run: self._stack.preview(on_event=run.saw), program)
+        return self._run(lambda stack, run: stack.preview(on_event=run.saw), program)
 
     def up(self, program: Program) -> Run:
-        return self._run(lambda run: self._stack.up(on_event=run.saw), program)
+        return self._run(lambda stack, run: stack.up(on_event=run.saw), program)
 
     def refresh(self) -> Run:
-        return self._run(lambda run: self._stack.refresh(on_event=run.saw))
+        return self._run(lambda stack, run: stack.refresh(on_event=run.saw))
 
     def destroy(self) -> Run:
-        return self._run(lambda run: self._stack.destroy(on_event=run.saw))
+        return self._run(lambda stack, run: stack.destroy(on_event=run.saw))
 
     def outputs(self) -> dict[str, Any]:
         return {name: output.value for name, output in self._workspace.stack_outputs("dev").items()}
@@ -100,7 +98,7 @@ class Stack:
 
     def state(self, name: str) -> dict[str, Any]:
         """The resource as Pulumi keeps it, secrets in the clear."""
-        deployment = self._stack.export_stack().deployment or {}
+        deployment = self._workspace.export_stack("dev").deployment or {}
         [found] = [item for item in deployment["resources"] if item["urn"].endswith(f"::{name}")]
         return dict(found)
 
@@ -108,12 +106,10 @@ class Stack:
         """All that is kept of the stack, as it is kept."""
         return self._state_file.read_text()
 
-    def _run(self, operation: Callable[[Run], object], program: Program | None = None) -> Run:
-        if program is not None:
-            self._workspace.program = program
+    def _run(self, operation: Callable[[auto.Stack, Run], object], program: Program = lambda: None) -> Run:
         run = Run()
         try:
-            operation(run)
+            operation(engine._Stack("dev", self._workspace, program), run)
         except auto.CommandError as error:
             run.failed = True
             run.messages.append(str(error))

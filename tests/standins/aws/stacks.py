@@ -91,32 +91,30 @@ class Stack:
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         }
         attached = {**self.environment, "PULUMI_DEBUG_PROVIDERS": f"aws:{port}"}
-        workspace = auto.LocalWorkspace(str(folder), program=program(), pulumi_command=command, env_vars=attached)
-        workspace.create_stack("iris")
-        self._stack = engine._Stack("iris", workspace)
+        self._workspace = auto.LocalWorkspace(str(folder), pulumi_command=command, env_vars=attached)
+        self._workspace.create_stack("iris")
 
     def up(self, declare: Program | None = None) -> Run:
-        return self._run(self._stack.up, declare)
+        return self._run(lambda stack: stack.up, declare)
 
     def preview(self, declare: Program | None = None) -> Run:
-        return self._run(self._stack.preview, declare)
+        return self._run(lambda stack: stack.preview, declare)
 
     def refresh(self) -> Run:
-        return self._run(self._stack.refresh)
+        return self._run(lambda stack: stack.refresh)
 
     def destroy(self) -> Run:
-        return self._run(self._stack.destroy)
+        return self._run(lambda stack: stack.destroy)
 
     def resources(self) -> dict[str, Any]:
         """What is recorded, by the last part of the type."""
-        found = self._stack.export_stack().deployment or {}
+        found = self._workspace.export_stack("iris").deployment or {}
         return {item["type"].rpartition(":")[2]: item for item in found.get("resources", [])}
 
-    def _run(self, operation: Callable[..., Any], declare: Program | None = None) -> Run:
+    def _run(self, operation: Callable[[auto.Stack], Callable[..., Any]], declare: Program | None = None) -> Run:
         run = Run()
-        self._stack.workspace.program = declare or program()
         try:
-            operation(on_event=run.saw)
+            operation(engine._Stack("iris", self._workspace, declare or program()))(on_event=run.saw)
         except auto.errors.CommandError as error:
             run.failed = True
             run.errors.append(str(error))

@@ -20,7 +20,9 @@ class EngineLog:
     """Lines that the engine shows beside a resource. `address`: the engine's; None logs nowhere."""
 
     def __init__(self, address: str | None) -> None:
-        self._engine = engine_pb2_grpc.EngineStub(grpc.insecure_channel(address)) if address else None
+        # A later engine may have the port of one that is gone.
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        self._engine = engine_pb2_grpc.EngineStub(grpc.insecure_channel(address, options)) if address else None
         self._last: dict[str, str] = {}
         self._lock = threading.Lock()
 
