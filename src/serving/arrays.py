@@ -3,6 +3,12 @@
 from typing import Any
 
 import numpy as np
+import orjson
+
+
+def encode(prediction: np.ndarray) -> bytes:
+    """The body `{"predictions": ...}`, as `outputs.encode` writes it."""
+    return orjson.dumps({"predictions": plain_array(prediction)}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def plain_array(array: np.ndarray) -> Any:

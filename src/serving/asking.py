@@ -66,11 +66,13 @@ Write = Callable[[Any], Answer]
 class Protocol:
     """`parse`: from a request to `data` as `LoadedModel.read` takes it, and to how its prediction is written.
 
-    `parse` raises Refused or InvalidInput; `failed` is the answer where there is no prediction.
+    `parse` raises Refused or InvalidInput; `failed` is the answer where there is no prediction. `single`: the answer's
+    body where `data` is one row that has a way of its own, as `LoadedModel.single`.
     """
 
     parse: Callable[[Request], tuple[Any, Write]]
     failed: Callable[[Failure], Answer]
+    single: Callable[[Any], bytes | None] | None = None
 
 
 def operation(model: LoadedModel, protocol: Protocol) -> Operation:
@@ -123,6 +125,8 @@ def _read(model: LoadedModel, protocol: Protocol, request: Request) -> _Asked | 
     data = None
     try:
         data, write = protocol.parse(request)
+        if protocol.single is not None and (body := protocol.single(data)) is not None:
+            return Answer(body)
         return _Asked(data, model.read(data), write)
     except Exception as error:
         return protocol.failed(failure(model, data, error))

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from . import COMPILED, forms, inputs, timing
-from .arrays import plain_array
+from . import COMPILED, forms, inputs, single_row, timing
+from .arrays import encode
 from .inputs import Column, Convert
 from .loaded import LoadedModel, NotQuick
 from .metadata import describe
@@ -62,6 +62,7 @@ def load(bundle: Path, found: Mapping[str, Any]) -> LoadedModel:
         ),
         original=original.pyfunc,
         quick=quick,
+        single=single_row.load(bundle / COMPILED, found["spec"], found["reader"]),
         batches=bool(found["batches"]),
         cost=timing.cost(form, read(found["check"]["data"][:1])),
     )
@@ -77,11 +78,6 @@ def reader(spec: Mapping[str, Any]) -> Convert:
     if spec["kind"] == "tensor":
         return inputs.tensor(np.dtype(spec["dtype"]), spec["shape"])
     return inputs.untyped_numbers(spec["names"], spec["width"])
-
-
-def encode(prediction: np.ndarray) -> bytes:
-    """As `outputs.encode`, for what forms give."""
-    return orjson.dumps({"predictions": plain_array(prediction)}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 class _Original:

@@ -13,7 +13,7 @@ import mlflow.pyfunc
 import numpy as np
 from mlflow.pyfunc import PyFuncModel
 
-from . import ARRAY_FLAVORS, COMPILED, compiled, forms, inputs, model, outputs, verification
+from . import ARRAY_FLAVORS, COMPILED, compiled, forms, inputs, model, outputs, single_row, verification
 from .export import Export, NotExportable, export
 from .health import check
 from .loaded import Predict
@@ -103,8 +103,9 @@ def _verify(
     data = _data(rows, whole)
     both = reader.read(data), parse(data)
     verification.compare(original, form, *both)
-    if found.spec["score"].get("walked") and not verification.together_as_alone(form, both[1], singles=len(rows)):
-        raise Different("A row alone is answered otherwise than with others.")
+    single = single_row.load(folder, found.spec, read)
+    if single is not None:
+        verification.compare_single(single, form(both[1]), data)
 
     def takes(odd: float) -> bool:
         try:

@@ -1,18 +1,14 @@
 """What a model computes, told as data: steps on columns, then trees or a linear function, then a decision.
 
 It is computed with NumPy in the order and with the dtypes of the library that fitted the model, so that the results
-are the same to the last bit; ONNX Runtime finds the leaves of trees, which is what takes time, or `walking` those of
-one row.
+are the same to the last bit; ONNX Runtime finds the leaves of trees, which is what takes time.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from . import walking
 
 Array = np.ndarray
 Form = Callable[[Array], Array]
@@ -33,7 +29,7 @@ def load(folder: Path, spec: Mapping[str, Any]) -> Form:
 
     {"steps": [[operation, name of an array], ...], "score": {"kind": "linear"} or {"kind": "trees", "trees": n,
     "input": dtype, "mean": whether the sum is divided by their number, "walked": whether one row alone is (see
-    `walking`)}, "decide": see `_decision`}
+    `single_row`)}, "decide": see `decision`}
     """
 
     def array(name: str) -> Array:
@@ -42,7 +38,7 @@ def load(folder: Path, spec: Mapping[str, Any]) -> Form:
 
     steps = [(_STEPS[operation], array(name)) for operation, name in spec["steps"]]
     score = _linear(array) if spec["score"]["kind"] == "linear" else _trees(folder, spec["score"], array)
-    decide = _decision(spec["decide"], array("classes") if (folder / "classes.npy").exists() else None)
+    decide = decision(spec["decide"], array("classes") if (folder / "classes.npy").exists() else None)
     if not steps:
         return lambda rows: decide(score(rows))
 
@@ -74,20 +70,11 @@ def _trees(folder: Path, spec: Mapping[str, Any], array: Callable[[str], Array])
     dtype, values, offsets, start = np.dtype(spec["input"]), array("values"), array("offsets"), array("start")
     count, mean = spec["trees"], spec["mean"]
     starts = bool(start.any())
-    walk = walking.walk(array("nodes"), offsets.tolist()) if spec.get("walked") else None
-
-    def leaves(rows: Array) -> Array | list[list[int]]:
-        rows = np.ascontiguousarray(rows, dtype)
-        if walk is not None and len(rows) == 1:
-            (row,) = rows.tolist()
-            if math.isfinite(sum(row)):
-                return [walk(row)]
-        found: Array = session.run(outputs, {"x": rows})[0].astype(np.intp)
-        found += offsets
-        return found
 
     def form(rows: Array) -> Array:
-        found = values.take(leaves(rows), axis=0)
+        leaves = session.run(outputs, {"x": np.ascontiguousarray(rows, dtype)})[0].astype(np.intp)
+        leaves += offsets
+        found = values.take(leaves, axis=0)
         if starts:
             found = np.concatenate([np.broadcast_to(start, (len(rows), 1, len(start))), found], axis=1)
         total = np.add.accumulate(found, axis=1)[:, -1]
@@ -96,7 +83,7 @@ def _trees(folder: Path, spec: Mapping[str, Any], array: Callable[[str], Array])
     return form
 
 
-def _decision(decide: str, classes: Array | None) -> Form:
+def decision(decide: str, classes: Array | None) -> Form:
     """From scores to what predict gives, by one of these names.
 
     scores        as they are

@@ -63,7 +63,7 @@ def _protocol(model: LoadedModel) -> Protocol:
     def parse(request: Request) -> tuple[Any, Write]:
         return _data(request.body), write
 
-    return Protocol(parse, _failed)
+    return Protocol(parse, _failed, model.single)
 
 
 def _data(body: bytes) -> Any:

@@ -1,12 +1,14 @@
 """Whether a form answers as the original does: on seeded rows, at and around each threshold, and on missing values."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 
+from .arrays import encode
 from .forms import Form
 from .loaded import Predict
+from .single_row import SingleRow
 
 Array = np.ndarray
 
@@ -90,19 +92,27 @@ def with_odd(found: Array, odd: float) -> Array:
     return base
 
 
-def together_as_alone(predict: Predict, some: Any, singles: int = 48) -> bool:
-    """Whether rows are answered alike, to the last bit, alone and with others. `singles`: how many alone."""
+def compare_single(single: SingleRow, predictions: Array, data: Sequence[Any]) -> None:
+    """Raise Different where a row alone has another body than that of its prediction among others."""
+    for position, row in enumerate(data):
+        body = single([row])
+        if body is not None and body != encode(predictions[position : position + 1]):
+            raise Different("A row alone is answered otherwise than with others.")
+
+
+def together_as_alone(predict: Predict, some: Any) -> bool:
+    """Whether rows are answered alike, to the last bit, alone and with others."""
     try:
         whole = predict(some)
         if type(whole) is not np.ndarray or len(whole) != len(some):
             return False
-        return all(np.array_equal(predict(some[a:b]), whole[a:b]) for a, b in _parts(len(some), singles))
+        return all(np.array_equal(predict(some[a:b]), whole[a:b]) for a, b in _parts(len(some)))
     except Exception:
         return False
 
 
-def _parts(count: int, singles: int) -> Iterator[tuple[int, int]]:
-    for begin in range(min(count, singles)):
+def _parts(count: int) -> Iterator[tuple[int, int]]:
+    for begin in range(min(count, 48)):
         yield begin, begin + 1
     for size in (2, 3, 7, 32):
         yield from ((begin, begin + size) for begin in range(0, min(count, 4 * size), size))

@@ -1,7 +1,9 @@
-"""Finds the leaves of one row in Python: of a few small trees, sooner than a call of ONNX Runtime begins."""
+"""Scores one row in Python: by a few small trees, sooner than a call of ONNX Runtime begins."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import add
+from struct import Struct
 from typing import Any
 
 import numpy as np
@@ -9,8 +11,8 @@ import numpy as np
 from .onnx_file import Tree
 
 Array = np.ndarray
-Walk = Callable[[Sequence[float]], list[int]]
-"""From a row, without missing values, to the leaf of each tree: its node's number among those of all trees."""
+Scores = Callable[[Sequence[float]], tuple[float, ...]]
+"""From a row of finite numbers to its score for each output. Raises OverflowError."""
 
 STEPS = 200
 """Nodes of all trees on the way of a row, roughly, from which on ONNX Runtime is as quick."""
@@ -42,24 +44,41 @@ def nodes(trees: Sequence[Tree]) -> Array | None:
     return np.concatenate(parts)
 
 
-def walk(found: Array, roots: Sequence[int]) -> Walk:
-    """How `nodes` are walked; `roots`: the first of each tree."""
-    made: list[Any] = [None] * len(found)
-    features, lefts, rights = (found[:, column].astype(int).tolist() for column in (0, 2, 3))
-    for node, threshold in reversed(list(enumerate(found[:, 1].tolist()))):
-        # Nested, as to follow a reference is quicker than to look up a number.
-        if features[node] == _LEAF:
-            made[node] = (_LEAF, node, None, None)
-        else:
-            made[node] = (features[node], threshold, made[lefts[node]], made[rights[node]])
-    trees = [made[root] for root in roots]
+def scores(found: Array, roots: Sequence[int], values: Array, start: Array, *, mean: bool) -> Scores:
+    """How `nodes` are walked; `roots`: the first of each tree. The results are, to the last bit, those of `forms`."""
+    trees, count = _nested(found, roots, values.tolist()), len(roots)
+    # What is added to it stays as it is, unlike with zero: a negative zero does, too.
+    begin = tuple(start.tolist()) if start.any() else (-0.0,) * len(start)
+    # Sums of two floats, and quotients, are the same where they are of doubles and rounded after.
+    settle = tuple if values.dtype == np.float64 else _rounded(len(start))
 
-    def leaves(row: Sequence[float]) -> list[int]:
-        reached = []
+    def walk(row: Sequence[float]) -> tuple[float, ...]:
+        total = begin
         for feature, threshold, left, right in trees:
             while feature >= 0:
                 feature, threshold, left, right = left if row[feature] <= threshold else right
-            reached.append(threshold)
-        return reached
+            total = settle(map(add, total, threshold))
+        return settle(score / count for score in total) if mean else total
 
-    return leaves
+    return walk
+
+
+def _nested(found: Array, roots: Sequence[int], values: Sequence[Any]) -> list[Any]:
+    """Nodes as (feature, threshold, left, right), leaves as (-1, values, None, None).
+
+    Nested, as to follow a reference is quicker than to look up a number.
+    """
+    made: list[Any] = [None] * len(found)
+    features, lefts, rights = (found[:, column].astype(int).tolist() for column in (0, 2, 3))
+    for node, threshold in reversed(list(enumerate(found[:, 1].tolist()))):
+        if features[node] == _LEAF:
+            made[node] = (_LEAF, values[node], None, None)
+        else:
+            made[node] = (features[node], threshold, made[lefts[node]], made[rights[node]])
+    return [made[root] for root in roots]
+
+
+def _rounded(count: int) -> Callable[[Iterable[float]], tuple[float, ...]]:
+    """To floats of 32 bits. Raises OverflowError."""
+    floats = Struct(f"{count}f")
+    return lambda numbers: floats.unpack(floats.pack(*numbers))
