@@ -118,6 +118,10 @@ class ModelFailed(ProblemAnswered):
     """The model raised, or answered what has no form in JSON."""
 
 
+class Overloaded(ProblemAnswered):
+    """More requests wait than the model answers in time. Worth trying again in `problem.retry_after` seconds."""
+
+
 BY_CODE: Final[Mapping[str, type[ProblemAnswered]]] = {
     "invalid_request": InvalidRequest,
     "unsupported_content": InvalidRequest,
@@ -143,6 +147,7 @@ BY_CODE: Final[Mapping[str, type[ProblemAnswered]]] = {
     "invalid_data": InvalidData,
     "too_large": RequestTooLarge,
     "model_failed": ModelFailed,
+    "overloaded": Overloaded,
     "answer_not_serializable": ModelFailed,
 }
 """By the stable code of a problem. Codes that are not here are of paths and methods that the client does not call."""

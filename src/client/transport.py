@@ -108,6 +108,9 @@ def check(response: httpx.Response) -> None:
         problem = ModelProblem.model_validate_json(response.content)
     except ValidationError:
         raise _not_asgard(response) from None
+    wait = response.headers.get("Retry-After", "")
+    if problem.retry_after is None and wait.isdigit():
+        problem = problem.model_copy(update={"retry_after": int(wait)})
     raise answered(problem)
 
 

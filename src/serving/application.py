@@ -31,8 +31,6 @@ _CONTENT_CODED = {b"gzip": 31, b"x-gzip": 31, b"deflate": 47}
 """Window bits as zlib takes them (https://docs.python.org/3/library/zlib.html#zlib.decompress)."""
 
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
-_PREFIX = uuid.uuid4().hex[:16].encode()
-_count = itertools.count(1)
 
 
 class Refused(Exception):
@@ -71,6 +69,8 @@ class Application:
         self.metrics = metrics
         self._traces = traces
         self._options = options
+        # Of this process: other workers are forked from the same one.
+        self._ids, self._count = uuid.uuid4().hex[:16].encode(), itertools.count(1)
         self._operations = operations
         thread = ThreadPoolExecutor(1, thread_name_prefix="predict")
         self._queues = {path: Queue(op, thread, metrics) for path, op in operations.items() if op.model is not None}
@@ -102,7 +102,7 @@ class Application:
         """All that goes before the answer's body; the exchange is counted and logged as ended."""
         asked = exchange.headers
         seconds = self.metrics.ended(exchange.began, exchange.path, answer.status)
-        identifier = request_id(asked)
+        identifier = self._request_id(asked)
         if self._traces is not None:
             known = exchange.path if exchange.path in self._operations else None
             self._traces.ended(exchange.method, known, asked, answer.status, seconds)
@@ -121,6 +121,13 @@ class Application:
         if answer.status == HTTPStatus.NO_CONTENT:
             return begun + b"\r\n"
         return b"%bcontent-type: %b\r\ncontent-length: %d\r\n\r\n" % (begun, answer.content_type, len(answer.body))
+
+    def _request_id(self, headers: Mapping[bytes, bytes]) -> bytes:
+        """The client's own, else a new one."""
+        found = headers.get(b"x-request-id")
+        if found is not None and _REQUEST_ID.fullmatch(found):
+            return found
+        return b"%s-%x" % (self._ids, next(self._count))
 
     def _cross_origin(self, origin: bytes) -> dict[bytes, bytes]:
         """As https://fetch.spec.whatwg.org/#http-cors-protocol has it."""
@@ -182,14 +189,6 @@ def _log(exchange: Exchange, answer: Answer, seconds: float, identifier: bytes) 
     print(orjson.dumps(told).decode(), flush=True)  # noqa: T201 - standard output is the model's log
 
 
-def request_id(headers: Mapping[bytes, bytes]) -> bytes:
-    """The client's own, else a new one."""
-    found = headers.get(b"x-request-id")
-    if found is not None and _REQUEST_ID.fullmatch(found):
-        return found
-    return b"%s-%x" % (_PREFIX, next(_count))
-
-
 def _decompressed(body: bytes, coding: bytes) -> bytes:
     """Content codings as in https://www.rfc-editor.org/rfc/rfc9110#name-content-codings. Raises Refused."""
     if coding == b"identity":
@@ -217,10 +216,15 @@ def _decompressed(body: bytes, coding: bytes) -> bytes:
 
 
 def _inflate(body: bytes, window_bits: int) -> bytes:
-    inflater = zlib.decompressobj(window_bits)
-    content = inflater.decompress(body, BODY_LIMIT + 1)
-    if len(content) > BODY_LIMIT:
-        raise Refused(TOO_LARGE)
-    if not inflater.eof:
-        raise zlib.error("it is cut off")
-    return content
+    """Of all members, one after the other (https://www.rfc-editor.org/rfc/rfc1952#section-2.2)."""
+    content = b""
+    while True:
+        inflater = zlib.decompressobj(window_bits)
+        content += inflater.decompress(body, BODY_LIMIT + 1 - len(content))
+        if len(content) > BODY_LIMIT:
+            raise Refused(TOO_LARGE)
+        if not inflater.eof:
+            raise zlib.error("it is cut off")
+        body = inflater.unused_data
+        if not body:
+            return content

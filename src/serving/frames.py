@@ -49,7 +49,7 @@ def untyped(names: Sequence[str] | None, width: int | None, *, as_array: bool) -
     spec = [Column(name, "object") for name in names] if names is not None else None
 
     def read(data: Any) -> Any:
-        if spec is not None:
+        if width is not None:
             data = inputs.as_rows(data, ())
         if not isinstance(data, list) or (width is None and not (data and isinstance(data[0], list | dict))):
             if width is not None:

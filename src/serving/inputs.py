@@ -64,13 +64,20 @@ def named_tensors(tensors: dict[str, tuple[np.dtype, Sequence[int]]]) -> Convert
     def convert(data: Any) -> dict[str, np.ndarray]:
         if isinstance(data, dict):
             check_names(data, parts, "/data")
-            return {name: part(data[name]) for name, part in parts.items()}
+            return {name: _part(name, part, data[name]) for name, part in parts.items()}
         rows = records(rows_of(data))
         for position, row in enumerate(rows):
             check_names(row, parts, f"/data/{position}")
-        return {name: part([row[name] for row in rows]) for name, part in parts.items()}
+        return {name: _part(name, part, [row[name] for row in rows]) for name, part in parts.items()}
 
     return convert
+
+
+def _part(name: str, convert: Convert, data: Any) -> Any:
+    try:
+        return convert(data)
+    except InvalidInput as error:
+        raise InvalidInput(f"Input {name!r}: {error.detail}", location=f"/data/{name}") from error
 
 
 def numbers(spec: Sequence[Column]) -> Convert:
@@ -129,24 +136,28 @@ def as_rows(data: Any, spec: Sequence[Column]) -> Any:
 def untyped_numbers(names: Sequence[str] | None, width: int) -> Convert:
     """Rows of numbers for a model without signature; `data` as it is where it holds anything else.
 
-    Refuses what `frames.untyped` refuses.
+    Refuses what `frames.untyped` refuses. Records of as many entries as a model without names takes are in its order.
     """
-    spec = [Column(name, "double") for name in names or ()]
 
     def convert(data: Any) -> Any:
-        if names is not None:
-            data = as_rows(data, spec)
+        data = as_rows(data, ())
         if not isinstance(data, list):
             raise not_rows(width)
         rows = rows_of(data)
         if isinstance(rows[0], dict):
-            if names is None:
+            if names is None and (len(rows[0]) != width or not _alike(rows)):
                 return data
-            rows = record_values(rows, spec)
+            rows = record_values(rows, [Column(name, "double") for name in names or rows[0]])
         array = plain_matrix(rows, width, names)
         return data if array is None else array
 
     return convert
+
+
+def _alike(rows: list[Any]) -> bool:
+    """Whether all rows are records with the entries of the first."""
+    keys = rows[0].keys()
+    return all(type(row) is dict and row.keys() == keys for row in rows)
 
 
 def not_rows(width: int) -> InvalidInput:
@@ -227,9 +238,12 @@ def matrix(rows: list[list[Any]], dtype: np.dtype, names: Sequence[Any]) -> np.n
     kinds = set(map(type, chain.from_iterable(rows)))
     if kinds <= (_NULLABLE_NUMBER if dtype.kind == "f" else {int}):
         try:
-            return np.array(rows, dtype=dtype)
+            found = np.array(rows, dtype=dtype)
         except OverflowError:
             pass  # the columns are tried one by one, to name the one
+        else:
+            if dtype != np.float32 or not np.isinf(found).any():
+                return found
     kind = next(kind for kind, numpy in NUMPY.items() if dtype == numpy) if dtype in NUMPY.values() else dtype.name
     return np.column_stack(
         [
@@ -251,7 +265,14 @@ def column_of(values: list[Any], column: Column, dtype: np.dtype) -> np.ndarray:
                 if not limits.min <= value <= limits.max:
                     raise wrong(column, position, value)
             return np.array([int(value) for value in values], dtype=dtype)
-        return np.array(values, dtype=dtype)
+        if dtype.kind != "f":
+            return np.array(values, dtype=dtype)
+        numbers = np.array(values, dtype="float64")
+        with np.errstate(over="ignore"):
+            found = numbers.astype(dtype)
+        for overflowing in np.flatnonzero(_overflow(numbers, found)).tolist():
+            raise wrong(column, overflowing, values[overflowing])
+        return found
     except OverflowError as error:
         raise InvalidInput(
             f"Column {column.name!r}: a number is out of the range of {dtype}.", location="/data"
@@ -268,7 +289,19 @@ def any_array(data: list[Any], dtype: np.dtype) -> np.ndarray:
     fits = {"f": "iuf", "i": "iu", "u": "iu", "b": "b", "U": "U", "S": "U", "O": "biufUO"}.get(dtype.kind, "")
     if array.dtype.kind not in fits:
         raise InvalidInput(f"data must be an array of {dtype.name}.", location="/data")
-    return array if dtype.kind in "US" else array.astype(dtype)
+    if dtype.kind in "US":
+        return array
+    with np.errstate(over="ignore"):
+        cast = array.astype(dtype)
+    if (dtype.kind in "iu" and not np.array_equal(cast, array)) or (dtype.kind == "f" and _overflow(array, cast).any()):
+        raise InvalidInput(f"A number is out of the range of {dtype}.", location="/data")
+    return cast
+
+
+def _overflow(numbers: np.ndarray, cast: np.ndarray) -> np.ndarray:
+    """Where a finite number became infinite."""
+    found: np.ndarray = np.isinf(cast) & np.isfinite(numbers)
+    return found
 
 
 NUMPY = {"boolean": "bool", "integer": "int32", "long": "int64", "float": "float32", "double": "float64"}
@@ -277,7 +310,7 @@ _WANTED = {
     "boolean": "true or false",
     "integer": "a whole number of 32 bits",
     "long": "a whole number of 64 bits",
-    "float": "a number",
+    "float": "a number of 32 bits",
     "double": "a number",
     "string": "a string",
     "datetime": "a time in ISO 8601",
@@ -313,12 +346,28 @@ def _shape(shape: Sequence[int]) -> str:
     return "(" + ", ".join("any" if n < 0 else str(n) for n in shape) + ")"
 
 
-def odd_cell(data: Any, names: Sequence[str] | None) -> InvalidInput | None:
-    """The first cell that is no number, in rows or records: the likely reason where an untyped model refused them."""
-    for position, row in enumerate(data if isinstance(data, list) else ()):
+def odd_cell(data: Any, columns: Sequence[Column] | None) -> InvalidInput | None:
+    """The first cell that is no finite number of 32 bits: the likely reason where a model refused rows of numbers.
+
+    `columns`: None where they have no names. Those that are not of numbers, and entries of no column, are passed over.
+    """
+    named = None if columns is None else {str(column.name): column for column in columns}
+    rows = as_rows(data, columns or ())
+    for position, row in enumerate(rows if isinstance(rows, list) else ()):
         cells = row.items() if isinstance(row, dict) else enumerate(row) if isinstance(row, list) else ()
         for key, value in cells:
-            if type(value) not in _NUMBER:
-                label = names[key] if isinstance(key, int) and names is not None and key < len(names) else key
-                return wrong(Column(label, "double"), position, value)
+            if columns is None or named is None:
+                column: Column | None = Column(key, "double")
+            else:
+                column = named.get(key) if isinstance(key, str) else columns[key] if key < len(columns) else None
+            if column is not None and column.kind in _WANTED_NUMBERS and not _is_finite(value):
+                return wrong(column, position, value)
     return None
+
+
+_WANTED_NUMBERS = NUMPY.keys() - {"boolean"}
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in _NUMBER and abs(value) <= _LARGEST

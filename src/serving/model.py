@@ -21,7 +21,7 @@ from .inputs import Reader
 from .loaded import Cost, LoadedModel, Predict
 from .metadata import describe, flavor, of_model
 from .problems import InvalidInput
-from .signatures import choose_input, features, input_schema, made_data
+from .signatures import choose_input, columns_of, features, input_schema, made_data
 
 log = logging.getLogger(__name__)
 
@@ -146,11 +146,13 @@ def choose_predict(model: PyFuncModel, reader: Reader) -> Predict:
     out only where it changes nothing about a converted row.
     """
     schema = input_schema(model.metadata)
-    inner = getattr(model, "_predict_fn", None)
+    inner: Predict | None = getattr(model, "_predict_fn", None)
+    if inner is None or flavor(model.metadata) not in MODULES:
+        return model.predict
+    if model.metadata.signature is None:  # nothing is compared
+        return inner
     if (
         schema is None
-        or inner is None
-        or flavor(model.metadata) not in MODULES
         or getattr(model.metadata.signature, "params", None)
         or not all(getattr(spec, "required", True) for spec in schema.inputs)
     ):
@@ -180,7 +182,11 @@ def _same(one: Any, other: Any) -> bool:
 def _explain(model: PyFuncModel, error: Exception, data: Any) -> InvalidInput | None:
     if isinstance(error, MlflowException) and error.error_code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
         return InvalidInput(str(error.message).splitlines()[0][:500], location="/data")
-    if model.metadata.signature is None and isinstance(error, ValueError | TypeError):
+    if not isinstance(error, ValueError | TypeError):
+        return None
+    if model.metadata.signature is None:
         names, width = features(model)
-        return None if width is None else inputs.odd_cell(data, names)
-    return None
+        columns = None if names is None else [inputs.Column(name, "double") for name in names]
+        return None if width is None else inputs.odd_cell(data, columns)
+    schema = input_schema(model.metadata)
+    return None if schema is None or schema.is_tensor_spec() else inputs.odd_cell(data, columns_of(schema))

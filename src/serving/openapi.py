@@ -87,19 +87,18 @@ def data_schema(inputs: Iterable[Mapping[str, Any]] | None) -> dict[str, Any]:
     cells = [dict(_TYPES.get(column["type"], {})) for column in columns]
     row: dict[str, Any] = {"type": "array", "prefixItems": cells, "minItems": len(cells), "maxItems": len(cells)}
     rows: dict[str, Any] = {"title": "rows", "type": "array", "minItems": 1, "items": row}
+    forms = [rows]
+    if len(cells) == 1:
+        forms.append({"title": "values", "type": "array", "minItems": 1, "items": cells[0]})
     if any("name" not in column for column in columns):
-        return rows
+        return {"anyOf": forms}
     required = [column["name"] for column in columns if column.get("required", True)]
     properties = dict(zip((column["name"] for column in columns), cells, strict=True))
     record = {"type": "object", "required": required, "properties": properties}
     lists = {name: {"type": "array", "minItems": 1, "items": cell} for name, cell in properties.items()}
-    return {
-        "anyOf": [
-            rows,
-            {"title": "records", "type": "array", "minItems": 1, "items": record},
-            {"title": "columns", "type": "object", "required": required, "properties": lists},
-        ]
-    }
+    forms.append({"title": "records", "type": "array", "minItems": 1, "items": record})
+    forms.append({"title": "columns", "type": "object", "required": required, "properties": lists})
+    return {"anyOf": forms}
 
 
 def _tensors(tensors: list[Mapping[str, Any]]) -> dict[str, Any]:

@@ -45,16 +45,19 @@ def choose_input(model: PyFuncModel) -> inputs.Reader:
         if not schema.has_input_names():
             return inputs.Reader(inputs.tensor(*next(iter(tensors.values()))))
         return inputs.Reader(inputs.named_tensors(tensors))
-    return frames.columns(
-        [
-            inputs.Column(
-                name=position if spec.name is None else spec.name,
-                kind=_kind(spec),
-                required=getattr(spec, "required", True) is not False,
-            )
-            for position, spec in enumerate(schema.inputs)
-        ]
-    )
+    return frames.columns(columns_of(schema))
+
+
+def columns_of(schema: Any) -> list[inputs.Column]:
+    """The columns of a schema that is not of tensors."""
+    return [
+        inputs.Column(
+            name=position if spec.name is None else spec.name,
+            kind=_kind(spec),
+            required=getattr(spec, "required", True) is not False,
+        )
+        for position, spec in enumerate(schema.inputs)
+    ]
 
 
 def made_data(schema: Any) -> Any:

@@ -22,9 +22,11 @@ from asgard.client import (
     ModelNotFound,
     NotAsgard,
     NotServing,
+    Overloaded,
     ProblemAnswered,
     Unavailable,
     Unreachable,
+    transport,
 )
 from asgard.client.errors import BY_CODE
 from asgard.errors import AsgardError, TrackingUnavailable
@@ -141,6 +143,14 @@ def test_rows_that_do_not_fit_are_told_with_their_place(call: Call, model_url: s
 def test_a_model_that_raises_is_told(call: Call, bundle: Callable[[str], Path]) -> None:
     with serving(bundle("obedient")) as url, pytest.raises(ModelFailed, match="RuntimeError"):
         call("predict", url, np.array([[-1.0]]))
+
+
+def test_a_model_that_is_overloaded_is_told_with_when_to_try_again() -> None:
+    problem = {"type": "about:blank", "title": "Busy", "status": 503, "detail": "Later.", "code": "overloaded"}
+    headers = {"Content-Type": "application/problem+json", "Retry-After": "1"}
+    with pytest.raises(Overloaded) as caught:
+        transport.check(httpx.Response(503, headers=headers, json=problem))
+    assert caught.value.problem.retry_after == 1
 
 
 def test_a_model_server_that_is_gone_is_unreachable(call: Call, bundle: Callable[[str], Path]) -> None:

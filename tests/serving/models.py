@@ -18,8 +18,9 @@ import mlflow.pyfunc
 import mlflow.sklearn
 import numpy as np
 import pandas as pd
-from mlflow.models import infer_signature
+from mlflow.models import ModelSignature, infer_signature
 from mlflow.pyfunc import PythonModel
+from mlflow.types import Schema, TensorSpec
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import make_classification
 from sklearn.ensemble import RandomForestClassifier
@@ -173,6 +174,7 @@ _CITIES = make_pipeline(
 ).fit(PEOPLE, [1.0, 2.0, 3.0, 4.0])
 _FIVE = infer_signature(FRAME)
 _TWO = infer_signature({"x": np.zeros((2, 3)), "y": np.zeros(2, dtype="float32")})
+_PAIR = pd.DataFrame({"a": [1.0, 2.0], "b": np.array([1.0, 3.0], "float32")})
 _ONE = infer_signature(pd.DataFrame({"order": [0.0]}))
 
 SAVE: dict[str, Callable[[Path], None]] = {
@@ -192,6 +194,8 @@ SAVE: dict[str, Callable[[Path], None]] = {
     "dates": _pyfunc(Dates()),
     "obedient": _pyfunc(Obedient(), signature=_ONE),
     "named-tensors": _pyfunc(NamedTensors(), signature=_TWO),
+    "vector": _pyfunc(Outputs([1]), signature=ModelSignature(Schema([TensorSpec(np.dtype("int32"), (-1,))]))),
+    "finite": _sklearn(LinearRegression().fit(_PAIR, [1.0, 2.0]), signature=infer_signature(_PAIR)),
     "reversed": _pyfunc(Reversed(), signature=infer_signature(pd.DataFrame({"content": [b"\xff"]}))),
     "broken": _pyfunc(Broken(), signature=_FIVE),
     "unloadable": _pyfunc(Unloadable()),

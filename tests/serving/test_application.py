@@ -3,13 +3,14 @@
 import asyncio
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Callable
 
 import httpx
 import pytest
 
-from asgard.serving.application import BODY_LIMIT, Application
+from asgard.serving.application import BODY_LIMIT, Application, Exchange
 from asgard.serving.asking import Asking, Operation
 from asgard.serving.messages import Answer, Request
 from asgard.serving.metrics import Metrics, SharedNumbers
@@ -61,17 +62,22 @@ def raw_deflate(body: bytes) -> bytes:
     [
         ("gzip", gzip.compress(BODY)),
         ("GZIP", gzip.compress(BODY)),
+        ("gzip", gzip.compress(BODY[:9]) + gzip.compress(BODY[9:])),
         ("deflate", zlib.compress(BODY)),
         ("deflate", raw_deflate(BODY)),
         ("identity", BODY),
     ],
-    ids=["gzip", "GZIP", "deflate", "raw deflate", "identity"],
+    ids=["gzip", "GZIP", "gzip of two members", "deflate", "raw deflate", "identity"],
 )
 def test_a_compressed_body_is_read(send: Send, coding: str, body: bytes) -> None:
     assert send("POST", "/predict", body, content_encoding=coding).content == BODY
 
 
-@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(BODY)[:-9], b""], ids=["other", "cut off", "empty"])
+@pytest.mark.parametrize(
+    "body",
+    [b"no gzip", gzip.compress(BODY)[:-9], b"", gzip.compress(BODY) + b"more"],
+    ids=["other", "cut off", "empty", "more"],
+)
 def test_a_body_that_is_not_what_it_says_is_400(send: Send, body: bytes) -> None:
     answer = send("POST", "/predict", body, content_encoding="gzip")
     assert (answer.status_code, answer.json()["code"]) == (400, "not_compressed")
@@ -95,6 +101,22 @@ def test_the_clients_id_of_a_request_comes_back_and_others_get_one(send: Send) -
     assert send("POST", "/predict", BODY, x_request_id="mine-1").headers["x-request-id"] == "mine-1"
     made = {send("GET", "/health").headers["x-request-id"] for _ in range(3)}
     assert len(made) == 3
+
+
+def test_ids_of_processes_that_were_forked_differ() -> None:
+    operations = {"/health": Operation("GET", lambda _: Answer(b""))}
+
+    def made() -> bytes:
+        application = Application(operations, Metrics(SharedNumbers(1), 0, operations, {}), NONE_ASKED)
+        exchange = Exchange("GET", "/health", {}, 0.0)
+        return application.head(exchange, Answer(b""), b"", close=False)
+
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writing, made())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reading, 4096) != made()
 
 
 @pytest.mark.parametrize("odd", ["a b", "x" * 129, ""])

@@ -55,6 +55,8 @@ def test_every_model_has_a_valid_document(document: Callable[[str], Any], name: 
         ("tensor", X.tolist()),
         ("mixed", PEOPLE.to_dict("records")),
         ("mixed", PEOPLE.values.tolist()),
+        ("times", ["2026-01-01"]),
+        ("times", [["2026-01-01"]]),
     ],
 )
 def test_the_schema_allows_what_the_model_takes(document: Callable[[str], Any], name: str, data: Any) -> None:
