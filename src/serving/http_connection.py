@@ -6,6 +6,7 @@ it does not read; neither costs others anything.
 
 import asyncio
 from collections import deque
+from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
@@ -135,9 +136,10 @@ class Connection(asyncio.Protocol):
         headers = self._headers
         began = self._application.metrics.began()
         self._exchange = Exchange(self._parser.get_method().decode(), _path(self._url), headers, began)
-        if int(headers.get(b"content-length", b"0")) > BODY_LIMIT:
+        if b"content-length" in headers and int(headers[b"content-length"]) > BODY_LIMIT:
             raise Refused(TOO_LARGE)
-        if headers.get(b"expect", b"").lower() == b"100-continue" and self._now is None and not self._waiting:
+        idle = self._now is None and not self._waiting
+        if b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and idle:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
@@ -191,7 +193,7 @@ class Connection(asyncio.Protocol):
             if exchange.refusal is not None:
                 self._answer(exchange.refusal)
             else:
-                self._application.ask(exchange, self._answer)
+                self._application.ask(exchange, self._answer, alone=len(self._server.connections) == 1)
         self._advancing = False
         self._read(not self._waiting and not self._paused)
 
@@ -228,6 +230,7 @@ class Connection(asyncio.Protocol):
             (self._transport.resume_reading if on else self._transport.pause_reading)()
 
 
+@lru_cache(64)
 def _path(url: bytes) -> str:
     """Of a request's target in any form (https://www.rfc-editor.org/rfc/rfc9112#name-request-target)."""
     path = url.partition(b"?")[0]

@@ -1,8 +1,8 @@
 """When a request reaches the model: in the event loop or beside it, alone or with others, or not at all.
 
-A quick model answers in the event loop, and what arrived in one turn of it is predicted together: that costs a lone
-request nothing, as there is nothing to wait for. Others run in a thread, while /health goes on being answered; what
-came meanwhile is predicted together next. What may wait is bounded by the time it would wait.
+A quick model answers in the event loop, and what arrived in one turn of it is predicted together; the only client is
+answered at once. Others run in a thread, while /health goes on being answered; what came meanwhile is predicted
+together next. What may wait is bounded by the time it would wait.
 """
 
 import asyncio
@@ -66,12 +66,16 @@ class Queue:
         each = None if cost is None else (cost.each if operation.model.many else cost.one)
         self._limit = QUEUE_MIN if not each else max(QUEUE_MIN, int(QUEUE_SECONDS / each))
 
-    def ask(self, request: Request, done: Done) -> None:
-        """Call `done`, now or later, with the operation's answer, or 503 where too many wait."""
+    def ask(self, request: Request, done: Done, *, alone: bool) -> None:
+        """Call `done`, now or later, with the operation's answer, or 503 where too many wait.
+
+        `alone`: whether no other client could ask in this turn of the event loop.
+        """
         quick = self._quick
         if quick is None or len(request.body) > QUICK_BYTES:
             self._ask_beside(request, done)
-        elif quick.many is None:
+        elif quick.many is None or (alone and not self._arrived):
+            self._metrics.batch(1)
             self._ask_quickly(quick, request, done)
         elif len(self._arrived) >= self._limit:
             done(_FULL)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from operator import add
 from struct import Struct
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from .onnx_file import Tree
 
 Array = np.ndarray
-Scores = Callable[[Sequence[float]], tuple[float, ...]]
+Scores = Callable[[Sequence[float]], list[float]]
 """From a row of finite numbers to its score for each output. Raises OverflowError."""
 
 STEPS = 200
@@ -21,6 +20,7 @@ NODES = 1 << 14
 """Of all trees; they take about 150 bytes each."""
 
 _LEAF = -1
+_FLOAT = Struct("f")
 
 
 def nodes(trees: Sequence[Tree]) -> Array | None:
@@ -46,21 +46,34 @@ def nodes(trees: Sequence[Tree]) -> Array | None:
 
 def scores(found: Array, roots: Sequence[int], values: Array, start: Array, *, mean: bool) -> Scores:
     """How `nodes` are walked; `roots`: the first of each tree. The results are, to the last bit, those of `forms`."""
-    trees, count = _nested(found, roots, values.tolist()), len(roots)
+    trees, count = _nested(found, roots, values.tolist()), len(roots) if mean else 1
     # What is added to it stays as it is, unlike with zero: a negative zero does, too.
-    begin = tuple(start.tolist()) if start.any() else (-0.0,) * len(start)
-    # Sums of two floats, and quotients, are the same where they are of doubles and rounded after.
-    settle = tuple if values.dtype == np.float64 else _rounded(len(start))
+    begin = start.tolist() if start.any() else [-0.0] * len(start)
+    score = _mean_of_doubles if values.dtype == np.float64 else _mean_of_floats
 
-    def walk(row: Sequence[float]) -> tuple[float, ...]:
-        total = begin
+    def walk(row: Sequence[float]) -> list[float]:
+        reached = []
         for feature, threshold, left, right in trees:
             while feature >= 0:
                 feature, threshold, left, right = left if row[feature] <= threshold else right
-            total = settle(map(add, total, threshold))
-        return settle(score / count for score in total) if mean else total
+            reached.append(threshold)
+        return [score(first, column, count) for first, column in zip(begin, zip(*reached))]  # noqa: B905 - it is slower
 
     return walk
+
+
+def _mean_of_doubles(total: float, values: Iterable[float], count: int) -> float:
+    for value in values:
+        total += value
+    return total / count
+
+
+def _mean_of_floats(total: float, values: Iterable[float], count: int) -> float:
+    """Sums of two floats, and quotients, are those of doubles, rounded. Raises OverflowError."""
+    for value in values:
+        (total,) = _FLOAT.unpack(_FLOAT.pack(total + value))
+    (found,) = _FLOAT.unpack(_FLOAT.pack(total / count))
+    return float(found)
 
 
 def _nested(found: Array, roots: Sequence[int], values: Sequence[Any]) -> list[Any]:
@@ -76,9 +89,3 @@ def _nested(found: Array, roots: Sequence[int], values: Sequence[Any]) -> list[A
         else:
             made[node] = (features[node], threshold, made[lefts[node]], made[rights[node]])
     return [made[root] for root in roots]
-
-
-def _rounded(count: int) -> Callable[[Iterable[float]], tuple[float, ...]]:
-    """To floats of 32 bits. Raises OverflowError."""
-    floats = Struct(f"{count}f")
-    return lambda numbers: floats.unpack(floats.pack(*numbers))

@@ -25,7 +25,7 @@ class Model:
         self.asked: list[list[bytes]] = []
         self.threads: list[str] = []
         self._pause = pause
-        self._refuses = refuses
+        self.refuses = refuses
 
     def one(self, request: Request) -> Answer:
         return self.many([request])[0]
@@ -38,26 +38,28 @@ class Model:
         return [Answer(body) for body in bodies]
 
     def quick_one(self, request: Request) -> Answer:
-        if request.body == self._refuses:
+        if request.body == self.refuses:
             raise NotQuick
         return self.one(request)
 
     def quick_many(self, requests: Sequence[Request]) -> list[Answer]:
-        if self._refuses in [request.body for request in requests]:
+        if self.refuses in [request.body for request in requests]:
             raise NotQuick
         return self.many(requests)
 
 
 @pytest.fixture
-def run() -> Callable[[Model, Operation, list[bytes]], list[Answer]]:
-    """The answers to bodies that arrive at once."""
+def run() -> "Run":
+    """The answers to bodies that arrive at once, of one client (`alone`) or several."""
 
-    def ask(model: Model, operation: Operation, bodies: list[bytes]) -> list[Answer]:
+    def ask(model: Model, operation: Operation, bodies: list[bytes], *, alone: bool = False) -> list[Answer]:
         async def together() -> list[Answer]:
             queue = Queue(operation, thread, Metrics(SharedNumbers(1), 0, [], {}))
             answers: list[asyncio.Future[Answer]] = [asyncio.Future() for _ in bodies]
             for body, answer in zip(bodies, answers, strict=True):
-                queue.ask(Request(body), answer.set_result)
+                queue.ask(Request(body), answer.set_result, alone=alone)
+                if alone:
+                    assert answer.done() == (body != model.refuses)
             return list(await asyncio.gather(*answers))
 
         with ThreadPoolExecutor(1, thread_name_prefix="predict") as thread:
@@ -79,7 +81,7 @@ def slow(model: Model, *, batches: bool, cost: Cost | None = None) -> Operation:
     return Operation("POST", model=Asking(model.one, model.many if batches else None), cost=cost)
 
 
-Run = Callable[[Model, Operation, list[bytes]], list[Answer]]
+Run = Callable[..., list[Answer]]
 
 
 def test_what_arrives_at_once_is_predicted_together_in_the_event_loop(run: Run) -> None:
@@ -87,6 +89,12 @@ def test_what_arrives_at_once_is_predicted_together_in_the_event_loop(run: Run) 
     assert [a.body for a in run(model, quick(model), [b"a", b"b", b"c"])] == [b"a", b"b", b"c"]
     assert model.asked == [[b"a", b"b", b"c"]]
     assert model.threads == ["MainThread"]
+
+
+def test_the_only_client_is_answered_at_once(run: Run) -> None:
+    model = Model(refuses=b"b")
+    assert [a.body for a in run(model, quick(model), [b"a", b"b", b"c"], alone=True)] == [b"a", b"b", b"c"]
+    assert sorted(model.asked) == [[b"a"], [b"b"], [b"c"]]
 
 
 def test_a_model_that_does_not_batch_is_asked_one_by_one(run: Run) -> None:

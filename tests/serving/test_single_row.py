@@ -67,7 +67,7 @@ def test_scores_are_summed_in_the_trees_order_and_their_dtype(dtype: str, start:
     for mean in (False, True):
         expected = np.add.accumulate(np.concatenate([begin[None], values]))[-1] / (40 if mean else 1)
         assert expected.dtype == dtype
-        assert walking.scores(leaves, list(range(40)), values, begin, mean=mean)([]) == tuple(expected.tolist())
+        assert walking.scores(leaves, list(range(40)), values, begin, mean=mean)([]) == expected.tolist()
 
 
 @pytest.mark.parametrize(
