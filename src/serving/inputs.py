@@ -168,10 +168,11 @@ def not_rows(width: int) -> InvalidInput:
 def plain_matrix(rows: list[Any], width: int | None, names: Sequence[Any] | None) -> np.ndarray | None:
     """Rows as an array of whole numbers or fractions; None where a cell is something else."""
     check_widths(rows, width)
-    kinds = set(map(type, chain.from_iterable(rows)))
+    kinds = _kinds(rows)
     if not kinds <= _NULLABLE_NUMBER:
         return None
-    return matrix(rows, np.dtype("int64" if kinds == {int} else "float64"), names or range(len(rows[0])))
+    dtype = np.dtype("int64" if kinds == {int} else "float64")
+    return _matrix(rows, kinds, dtype, names or range(len(rows[0])))
 
 
 def rows_of(data: Any) -> list[Any]:
@@ -235,15 +236,29 @@ def record_values(rows: list[Any], spec: Sequence[Column]) -> list[list[Any]]:
 
 def matrix(rows: list[list[Any]], dtype: np.dtype, names: Sequence[Any]) -> np.ndarray:
     """Rows of equal width as an array of shape (rows, columns)."""
-    kinds = set(map(type, chain.from_iterable(rows)))
-    if kinds <= (_NULLABLE_NUMBER if dtype.kind == "f" else {int}):
+    return _matrix(rows, _kinds(rows), dtype, names)
+
+
+def _kinds(rows: list[list[Any]]) -> set[type]:
+    return set(map(type, chain.from_iterable(rows)))
+
+
+def _matrix(rows: list[list[Any]], kinds: set[type], dtype: np.dtype, names: Sequence[Any]) -> np.ndarray:
+    whole = dtype.kind in "iu"
+    if kinds <= ({int} if whole else _NULLABLE_NUMBER):
         try:
-            found = np.array(rows, dtype=dtype)
+            wide = np.dtype("int64") if whole else dtype  # NumPy 1 lets whole numbers wrap
+            if kinds <= _NUMBER:  # in half the time
+                shape = len(rows), len(rows[0])
+                found = np.fromiter(chain.from_iterable(rows), wide, shape[0] * shape[1]).reshape(shape)
+            else:
+                found = np.array(rows, dtype=wide)
         except OverflowError:
             pass  # the columns are tried one by one, to name the one
         else:
-            if dtype != np.float32 or not np.isinf(found).any():
-                return found
+            cast = found.astype(dtype, copy=False)
+            if np.array_equal(cast, found) if whole else dtype.itemsize == 8 or not np.isinf(cast).any():
+                return cast
     kind = next(kind for kind, numpy in NUMPY.items() if dtype == numpy) if dtype in NUMPY.values() else dtype.name
     return np.column_stack(
         [
