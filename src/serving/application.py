@@ -30,6 +30,9 @@ TOO_LARGE = problem(413, "too_large", f"The body passes {BODY_LIMIT} bytes. Send
 _CONTENT_CODED = {b"gzip": 31, b"x-gzip": 31, b"deflate": 47}
 """Window bits as zlib takes them (https://docs.python.org/3/library/zlib.html#zlib.decompress)."""
 
+_PIECE = 4096
+"""Bytes that are inflated at once: what follows a member in them is copied, for each of what may be millions."""
+
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
 
@@ -108,17 +111,6 @@ class Application:
             self._traces.ended(exchange.method, known, asked, answer.status, seconds)
         if self._options.access_log:
             _log(exchange, answer, seconds, identifier)
-        lines = b""
-        if close or answer.headers or b"traceparent" in asked or (self._options.cors_origins and b"origin" in asked):
-            lines = self._more(asked, answer, close=close)
-        begin = _STATUS_LINES[answer.status]
-        if answer.status == _NO_CONTENT:
-            return b"%bdate: %b\r\nx-request-id: %b\r\n%b\r\n" % (begin, date, identifier, lines)
-        told = (begin, date, identifier, lines, answer.content_type, len(answer.body))
-        return b"%bdate: %b\r\nx-request-id: %b\r\n%bcontent-type: %b\r\ncontent-length: %d\r\n\r\n" % told
-
-    def _more(self, asked: Mapping[bytes, bytes], answer: Answer, *, close: bool) -> bytes:
-        """Lines of a head that few answers have."""
         more = dict(answer.headers)
         if self._options.cors_origins and b"origin" in asked:
             more |= self._cross_origin(asked[b"origin"])
@@ -126,7 +118,12 @@ class Application:
             more[b"traceparent"] = asked[b"traceparent"]
         if close:
             more[b"connection"] = b"close"
-        return b"".join([b"%b: %b\r\n" % line for line in more.items()])
+        lines = b"".join([b"%b: %b\r\n" % line for line in more.items()]) if more else b""
+        begin = _STATUS_LINES[answer.status]
+        if answer.status == _NO_CONTENT:
+            return b"%bdate: %b\r\nx-request-id: %b\r\n%b\r\n" % (begin, date, identifier, lines)
+        told = (begin, date, identifier, lines, answer.content_type, len(answer.body))
+        return b"%bdate: %b\r\nx-request-id: %b\r\n%bcontent-type: %b\r\ncontent-length: %d\r\n\r\n" % told
 
     def _request_id(self, headers: Mapping[bytes, bytes]) -> bytes:
         """The client's own, else a new one."""
@@ -224,14 +221,15 @@ def _decompressed(body: bytes, coding: bytes) -> bytes:
 
 def _inflate(body: bytes, window_bits: int) -> bytes:
     """Of all members, one after the other (https://www.rfc-editor.org/rfc/rfc1952#section-2.2)."""
-    content = b""
-    while True:
-        inflater = zlib.decompressobj(window_bits)
-        content += inflater.decompress(body, BODY_LIMIT + 1 - len(content))
+    content, left, inflater = bytearray(), memoryview(body), zlib.decompressobj(window_bits)
+    while left:
+        if inflater.eof:
+            inflater = zlib.decompressobj(window_bits)
+        piece = left[:_PIECE]
+        content += inflater.decompress(piece, BODY_LIMIT + 1 - len(content))
         if len(content) > BODY_LIMIT:
             raise Refused(TOO_LARGE)
-        if not inflater.eof:
-            raise zlib.error("it is cut off")
-        body = inflater.unused_data
-        if not body:
-            return content
+        left = left[len(piece) - len(inflater.unused_data) :]
+    if not inflater.eof:
+        raise zlib.error("it is cut off")
+    return bytes(content)

@@ -136,10 +136,9 @@ class Connection(asyncio.Protocol):
         headers = self._headers
         began = self._application.metrics.began()
         self._exchange = Exchange(self._parser.get_method().decode(), _path(self._url), headers, began)
-        if b"content-length" in headers and int(headers[b"content-length"]) > BODY_LIMIT:
+        if int(headers.get(b"content-length", b"0")) > BODY_LIMIT:
             raise Refused(TOO_LARGE)
-        idle = self._now is None and not self._waiting
-        if b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and idle:
+        if headers.get(b"expect", b"").lower() == b"100-continue" and self._now is None and not self._waiting:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import os
+import random
 import zlib
 from collections.abc import Callable
 
@@ -71,6 +72,12 @@ def raw_deflate(body: bytes) -> bytes:
 )
 def test_a_compressed_body_is_read(send: Send, coding: str, body: bytes) -> None:
     assert send("POST", "/predict", body, content_encoding=coding).content == BODY
+
+
+def test_members_are_read_wherever_one_begins(send: Send) -> None:
+    parts = [random.Random(size).randbytes(size) for size in (0, 5000, 1, 20_000)]
+    body = b"".join(map(gzip.compress, parts))
+    assert send("POST", "/predict", body, content_encoding="gzip").content == b"".join(parts)
 
 
 @pytest.mark.parametrize(
