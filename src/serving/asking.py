@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .loaded import Cost, LoadedModel, NotQuick, Predict
+from .loaded import Cost, LoadedModel, NotQuick, Predict, SingleRow
 from .messages import Answer, Request
 from .problems import InvalidInput, NotSerializable
 
@@ -66,13 +66,13 @@ Write = Callable[[Any], Answer]
 class Protocol:
     """`parse`: from a request to `data` as `LoadedModel.read` takes it, and to how its prediction is written.
 
-    `parse` raises Refused or InvalidInput; `failed` is the answer where there is no prediction. `single`: the answer's
-    body where `data` is one row that has a way of its own, as `LoadedModel.single`.
+    `parse` raises Refused or InvalidInput; `failed` is the answer where there is no prediction. `single`: the model's,
+    where its bodies are those of the protocol.
     """
 
     parse: Callable[[Request], tuple[Any, Write]]
     failed: Callable[[Failure], Answer]
-    single: Callable[[Any], bytes | None] | None = None
+    single: SingleRow | None = None
 
 
 def operation(model: LoadedModel, protocol: Protocol) -> Operation:

@@ -5,6 +5,7 @@ are the same to the last bit; ONNX Runtime finds the leaves of trees, which is w
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,10 @@ def load(folder: Path, spec: Mapping[str, Any]) -> Form:
     "input": dtype, "mean": whether the sum is divided by their number, "walked": whether one row alone is (see
     `single_row`)}, "decide": see `decision`}
     """
-
-    def array(name: str) -> Array:
-        found: Array = np.load(folder / f"{name}.npy", allow_pickle=False)
-        return found
-
+    array = partial(stored, folder)
     steps = [(_STEPS[operation], array(name)) for operation, name in spec["steps"]]
     score = _linear(array) if spec["score"]["kind"] == "linear" else _trees(folder, spec["score"], array)
-    decide = decision(spec["decide"], array("classes") if (folder / "classes.npy").exists() else None)
+    decide = decision(spec["decide"], classes(folder))
     if not steps:
         return lambda rows: decide(score(rows))
 
@@ -51,6 +48,17 @@ def load(folder: Path, spec: Mapping[str, Any]) -> Form:
         return decide(score(rows))
 
     return form
+
+
+def stored(folder: Path, name: str) -> Array:
+    """One of a form's arrays."""
+    found: Array = np.load(folder / f"{name}.npy", allow_pickle=False)
+    return found
+
+
+def classes(folder: Path) -> Array | None:
+    """The labels, where the form is of a classifier."""
+    return stored(folder, "classes") if (folder / "classes.npy").exists() else None
 
 
 def _linear(array: Callable[[str], Array]) -> Form:

@@ -86,7 +86,7 @@ def numbers(spec: Sequence[Column]) -> Convert:
     Raises ValueError where a column is optional or not of numbers.
     """
     dtype = single_dtype(spec)
-    if not all(c.required for c in spec) or not {c.kind for c in spec} <= NUMPY.keys() - {"boolean"}:
+    if not all(c.required for c in spec) or not {c.kind for c in spec} <= _NUMERIC:
         raise ValueError("a column is optional, or not of numbers")
     names = [column.name for column in spec]
 
@@ -105,7 +105,7 @@ def numbers(spec: Sequence[Column]) -> Convert:
 def single_dtype(spec: Sequence[Column]) -> np.dtype | None:
     """The one dtype of columns that are all of it and numbers: filled from a single array, in a tenth of the time."""
     kinds = {column.kind for column in spec}
-    return np.dtype(NUMPY[next(iter(kinds))]) if len(kinds) == 1 and kinds <= NUMPY.keys() - {"boolean"} else None
+    return np.dtype(NUMPY[next(iter(kinds))]) if len(kinds) == 1 and kinds <= _NUMERIC else None
 
 
 def cells(data: Any, spec: Sequence[Column]) -> list[list[Any]]:
@@ -138,6 +138,7 @@ def untyped_numbers(names: Sequence[str] | None, width: int) -> Convert:
 
     Refuses what `frames.untyped` refuses. Records of as many entries as a model without names takes are in its order.
     """
+    spec = None if names is None else [Column(name, "double") for name in names]
 
     def convert(data: Any) -> Any:
         data = as_rows(data, ())
@@ -145,9 +146,12 @@ def untyped_numbers(names: Sequence[str] | None, width: int) -> Convert:
             raise not_rows(width)
         rows = rows_of(data)
         if isinstance(rows[0], dict):
-            if names is None and (len(rows[0]) != width or not _alike(rows)):
+            if spec is not None:
+                rows = record_values(rows, spec)
+            elif len(rows[0]) == width and _alike(rows):
+                rows = [[row[key] for key in rows[0]] for row in rows]
+            else:
                 return data
-            rows = record_values(rows, [Column(name, "double") for name in names or rows[0]])
         array = plain_matrix(rows, width, names)
         return data if array is None else array
 
@@ -247,7 +251,7 @@ def _matrix(rows: list[list[Any]], kinds: set[type], dtype: np.dtype, names: Seq
     whole = dtype.kind in "iu"
     if kinds <= ({int} if whole else _NULLABLE_NUMBER):
         try:
-            wide = np.dtype("int64") if whole else dtype  # NumPy 1 lets whole numbers wrap
+            wide = np.dtype("int64" if whole else "float64")
             if kinds <= _NUMBER:  # in half the time
                 shape = len(rows), len(rows[0])
                 found = np.fromiter(chain.from_iterable(rows), wide, shape[0] * shape[1]).reshape(shape)
@@ -256,8 +260,10 @@ def _matrix(rows: list[list[Any]], kinds: set[type], dtype: np.dtype, names: Seq
         except OverflowError:
             pass  # the columns are tried one by one, to name the one
         else:
-            cast = found.astype(dtype, copy=False)
-            if np.array_equal(cast, found) if whole else dtype.itemsize == 8 or not np.isinf(cast).any():
+            if found.dtype == dtype:
+                return found
+            cast, lost = _cast(found, dtype)
+            if not lost.any():
                 return cast
     kind = next(kind for kind, numpy in NUMPY.items() if dtype == numpy) if dtype in NUMPY.values() else dtype.name
     return np.column_stack(
@@ -282,12 +288,10 @@ def column_of(values: list[Any], column: Column, dtype: np.dtype) -> np.ndarray:
             return np.array([int(value) for value in values], dtype=dtype)
         if dtype.kind != "f":
             return np.array(values, dtype=dtype)
-        numbers = np.array(values, dtype="float64")
-        with np.errstate(over="ignore"):
-            found = numbers.astype(dtype)
-        for overflowing in np.flatnonzero(_overflow(numbers, found)).tolist():
-            raise wrong(column, overflowing, values[overflowing])
-        return found
+        cast, lost = _cast(np.array(values, dtype="float64"), dtype)
+        if lost.any():
+            raise wrong(column, int(lost.argmax()), values[int(lost.argmax())])
+        return cast
     except OverflowError as error:
         raise InvalidInput(
             f"Column {column.name!r}: a number is out of the range of {dtype}.", location="/data"
@@ -306,20 +310,23 @@ def any_array(data: list[Any], dtype: np.dtype) -> np.ndarray:
         raise InvalidInput(f"data must be an array of {dtype.name}.", location="/data")
     if dtype.kind in "US":
         return array
-    with np.errstate(over="ignore"):
-        cast = array.astype(dtype)
-    if (dtype.kind in "iu" and not np.array_equal(cast, array)) or (dtype.kind == "f" and _overflow(array, cast).any()):
+    cast, lost = _cast(array, dtype)
+    if lost.any():
         raise InvalidInput(f"A number is out of the range of {dtype}.", location="/data")
     return cast
 
 
-def _overflow(numbers: np.ndarray, cast: np.ndarray) -> np.ndarray:
-    """Where a finite number became infinite."""
-    found: np.ndarray = np.isinf(cast) & np.isfinite(numbers)
-    return found
+def _cast(array: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """The array as `dtype`, and where its numbers do not fit that: NumPy lets them wrap, or become infinite."""
+    with np.errstate(over="ignore"):
+        cast = array.astype(dtype, copy=False)
+    if dtype.kind == "f":
+        return cast, np.isinf(cast) & np.isfinite(array)
+    return cast, cast != array if dtype.kind in "iu" else np.zeros(cast.shape, bool)
 
 
 NUMPY = {"boolean": "bool", "integer": "int32", "long": "int64", "float": "float32", "double": "float64"}
+_NUMERIC = NUMPY.keys() - {"boolean"}
 
 _WANTED = {
     "boolean": "true or false",
@@ -366,21 +373,17 @@ def odd_cell(data: Any, columns: Sequence[Column] | None) -> InvalidInput | None
 
     `columns`: None where they have no names. Those that are not of numbers, and entries of no column, are passed over.
     """
-    named = None if columns is None else {str(column.name): column for column in columns}
+    known = {key: column for place, column in enumerate(columns or ()) for key in (place, str(column.name))}
     rows = as_rows(data, columns or ())
     for position, row in enumerate(rows if isinstance(rows, list) else ()):
         cells = row.items() if isinstance(row, dict) else enumerate(row) if isinstance(row, list) else ()
         for key, value in cells:
-            if columns is None or named is None:
-                column: Column | None = Column(key, "double")
-            else:
-                column = named.get(key) if isinstance(key, str) else columns[key] if key < len(columns) else None
-            if column is not None and column.kind in _WANTED_NUMBERS and not _is_finite(value):
+            column = Column(key, "double") if columns is None else known.get(key)
+            if column is not None and column.kind in _NUMERIC and not _is_finite(value):
                 return wrong(column, position, value)
     return None
 
 
-_WANTED_NUMBERS = NUMPY.keys() - {"boolean"}
 _LARGEST = float(np.finfo(np.float32).max)
 
 

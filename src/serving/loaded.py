@@ -9,6 +9,9 @@ from .problems import InvalidInput
 
 Predict = Callable[[Any], Any]
 
+SingleRow = Callable[[Any], bytes | None]
+"""From `data` to the body of its answer; None: it is something else than one row that has a way of its own."""
+
 
 class NotQuick(Exception):
     """These rows are not answered in an instant, so not where other requests wait."""
@@ -26,12 +29,11 @@ class Cost:
 class LoadedModel:
     """`read`: parsed JSON to rows; `predict`: rows to a prediction; `encode`: that to the body of an answer.
 
-    `quick`: as `predict`, of a model that may answer in the event loop; raises NotQuick. `single`: from parsed JSON of
-    one row to the body, where there is a way that is quicker; None: other data, or no such way. `batches`: whether rows
-    of several requests may be predicted together, with the same answers. `explain`: what is wrong with the data, given
-    what predict raised for it; None where the model itself failed. `info`: the content of /metadata. `original`: the
-    model as MLflow loads it, a PyFuncModel; where a form answers for it, this loads it when it is first called. `cost`:
-    None where it is not known.
+    `quick`: as `predict`, of a model that may answer in the event loop; raises NotQuick. `single`: answers one row
+    sooner than the others do; None: nothing does. `batches`: whether rows of several requests may be predicted
+    together, with the same answers. `explain`: what is wrong with the data, given what predict raised for it; None
+    where the model failed. `info`: the content of /metadata. `original`: the model as MLflow loads it, a PyFuncModel;
+    where a form answers for it, this loads it when it is first called. `cost`: None where it is not known.
     """
 
     read: Convert
@@ -41,6 +43,6 @@ class LoadedModel:
     info: dict[str, Any]
     original: Callable[[], Any]
     quick: Predict | None = None
-    single: Callable[[Any], bytes | None] | None = None
+    single: SingleRow | None = None
     batches: bool = False
     cost: Cost | None = None

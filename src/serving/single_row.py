@@ -12,13 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from . import walking
+from . import forms, walking
 from .arrays import encode
-from .forms import decision
+from .loaded import SingleRow
 
 Array = np.ndarray
-SingleRow = Callable[[Any], bytes | None]
-"""From `data` to the body of its answer; None: it is something else than one row of finite numbers."""
 
 _NUMBERS = {int, float}
 _WHOLE = {int}
@@ -32,11 +30,9 @@ def load(folder: Path, spec: Mapping[str, Any], reader: Mapping[str, Any]) -> Si
     cells = _cells(reader)
     if cells is None or spec["steps"] or not spec["score"].get("walked"):
         return None
-    names = ("nodes", "offsets", "values", "start")
-    nodes, roots, values, start = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in names)
+    nodes, roots, values, start = (forms.stored(folder, name) for name in ("nodes", "offsets", "values", "start"))
     scores = walking.scores(nodes, roots.tolist(), values, start, mean=spec["score"]["mean"])
-    classes = folder / "classes.npy"
-    body = _body(spec["decide"], np.load(classes, allow_pickle=False) if classes.exists() else None, values.dtype)
+    body = _body(spec["decide"], forms.classes(folder), values.dtype)
 
     def single(data: Any) -> bytes | None:
         try:
@@ -78,7 +74,7 @@ def _cells(reader: Mapping[str, Any]) -> Callable[[Any], Sequence[float] | None]
 
 def _body(decide: str, classes: Array | None, dtype: np.dtype) -> Callable[[Sequence[float]], bytes]:
     """From scores to the answer's body; each class's is made once."""
-    named = decision(decide, classes)
+    named = forms.decision(decide, classes)
     if decide != "class":
         return lambda scores: encode(named(np.array([scores], dtype)))
     assert classes is not None

@@ -7,8 +7,7 @@ import numpy as np
 
 from .arrays import encode
 from .forms import Form
-from .loaded import Predict
-from .single_row import SingleRow
+from .loaded import Predict, SingleRow
 
 Array = np.ndarray
 
@@ -20,6 +19,7 @@ KEPT: Final = 8
 
 _SEED: Final = 20240229
 _CHUNK: Final = 4096
+_SINGLES: Final = 48
 
 
 class Different(Exception):
@@ -112,7 +112,7 @@ def together_as_alone(predict: Predict, some: Any) -> bool:
 
 
 def _parts(count: int) -> Iterator[tuple[int, int]]:
-    for begin in range(min(count, 48)):
+    for begin in range(min(count, _SINGLES)):
         yield begin, begin + 1
     for size in (2, 3, 7, 32):
         yield from ((begin, begin + size) for begin in range(0, min(count, 4 * size), size))
