@@ -1,10 +1,12 @@
 """The script of a deploy: a file, or a function that is sent as a script of its own."""
 
+import ast
 import builtins
 import inspect
 import os
 import symtable
 import textwrap
+import tokenize
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -33,10 +35,9 @@ def _module(function: Callable[[], Any]) -> str:
     required = [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty]
     if required:
         raise ValueError(f"{name} is called without arguments, so it can have no parameter such as {required[0]}")
-    try:
-        text = textwrap.dedent(inspect.getsource(function))
-    except OSError:
-        raise ValueError(f"The source of {name} is not known; put it in a file") from None
+    text = _source(function)
+    if text is None:
+        raise ValueError(f"The source of {name} is not known; put it in a file")
     # Annotations are then not evaluated: what they name need not be there.
     module = f"from __future__ import annotations\n\n\n{text.rstrip()}\n\n\n{name}()\n"
     outside = sorted(set(_global_names(symtable.symtable(module, f"{name}.py", "exec"))) - _ALWAYS_THERE - {name})
@@ -46,6 +47,16 @@ def _module(function: Callable[[], Any]) -> str:
             "inside it, or put it in a file"
         )
     return module
+
+
+def _source(function: Callable[[], Any]) -> str | None:
+    try:
+        text = textwrap.dedent(inspect.getsource(function))
+        (found,) = ast.parse(text).body
+    except (OSError, SyntaxError, ValueError, tokenize.TokenError):
+        return None
+    # What `exec` was given has the file name of another text in Python 3.13: of the program that -c was given.
+    return text if isinstance(found, ast.FunctionDef) and found.name == function.__name__ else None
 
 
 def _global_names(table: symtable.SymbolTable) -> Iterator[str]:

@@ -1,4 +1,5 @@
 import functools
+import linecache
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -127,7 +128,10 @@ def test_a_decorator_from_outside_is_refused() -> None:
         script(decorated.__wrapped__)
 
 
-def test_a_function_without_a_source_is_refused() -> None:
+@pytest.mark.parametrize("other", [None, "import sys", "def another(): pass", "def typed_in("])
+def test_a_function_without_a_source_is_refused(other: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if other is not None:  # as Python 3.13 keeps the program that -c was given
+        monkeypatch.setitem(linecache.cache, "<string>", (len(other), None, [f"{other}\n"], "<string>"))
     names: dict[str, Any] = {}
     exec("def typed_in(): pass", names)
     with pytest.raises(ValueError, match="source of typed_in is not known"):

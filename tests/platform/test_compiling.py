@@ -2,6 +2,7 @@
 
 import json
 import sys
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,12 +18,15 @@ from asgard.settings import Settings
 
 from ..serving import models
 
+TOKEN = uuid.uuid4().hex
+"""Of no other run on this machine: its processes are ended, and its folder is made anew."""
+
 HERE = Environment(Path(sys.prefix), Path(sys.executable))
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    models.SAVE["specification"](tmp_path / "saved")
+    models._sklearn(models.LARGE_FOREST)(tmp_path / "saved")
     folder = models.make_bundle(tmp_path / "saved", tmp_path / "bundle")
     (folder / "environment").mkdir()
     for name in ("pyproject.toml", "uv.lock"):
@@ -36,7 +40,7 @@ def compiled(
     """What stands in about.json, and what was logged."""
     logged: list[str] = []
     folder = bundle.parent / "compiler" / "project"
-    compiler = Compiler(HERE, folder, "a-token", variables or {}, settings or Settings(), None)
+    compiler = Compiler(HERE, folder, TOKEN, variables or {}, settings or Settings(), None)
     compiler.add_to(bundle, logged.append)
     assert not marked()
     return json.loads((bundle / COMPILED / "about.json").read_text()), logged
@@ -46,7 +50,7 @@ def marked() -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get(naming.DEPLOYMENT_VARIABLE) == "a-token":
+            if process.environ().get(naming.DEPLOYMENT_VARIABLE) == TOKEN:
                 found.append(process)
         except psutil.Error:
             continue

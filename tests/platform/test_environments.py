@@ -1,6 +1,7 @@
 """Environments with the real uv and the real package index."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -209,7 +210,7 @@ def test_files_are_linked_not_copied(example: tuple[Lock, Environment]) -> None:
     [
         (
             ["mlflow-skinny", "matplotlib==3.5.0", "pandas==3.0.0"],
-            ["3.12, 3.11) Because matplotlib==3.5.0", "(Python 3.10) Because pandas==3.0.0"],
+            [r"3.1\d\) Because matplotlib==3.5.0", r"\(Python 3.10\) Because pandas==3.0.0"],
         ),
         (
             ["mlflow-skinny", "numpy==1.24.4", "pandas==3.0.0"],
@@ -221,7 +222,7 @@ def test_files_are_linked_not_copied(example: tuple[Lock, Environment]) -> None:
         (["mlflow-skinny", "six==99"], ["no version of six==99"]),
         (
             ["mlflow-skinny", "scikit-learn==0.22"],
-            ["scikit-learn==0.22 has no usable wheels", "Python 3.13, 3.12, 3.11, 3.10"],
+            ["scikit-learn==0.22 has no usable wheels", r"\(Python 3.1\d, 3.1\d"],
         ),
     ],
 )
@@ -232,7 +233,7 @@ def test_requirements_that_do_not_fit_are_named(
         environments.resolve(requirements, tmp_path / "project", fresh, ignore)
     assert raised.value.stage == "environment"
     for part in told:
-        assert part in raised.value.message
+        assert re.search(part, raised.value.message)
 
 
 @pytest.fixture

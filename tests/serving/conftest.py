@@ -35,8 +35,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
     return save
 
 
-def environment(cache: Path, requirements: tuple[str, ...]) -> Path:
-    """The interpreter of a virtual environment with these requirements, kept from run to run."""
+def environment(cache: Path, requirements: tuple[str, ...], *, python_below: tuple[int, int] = (4, 0)) -> Path:
+    """The interpreter of a virtual environment with these requirements, kept from run to run.
+
+    It is this one, or where this is too new another, which uv finds or downloads.
+    """
+    chosen = sys.executable if sys.version_info < python_below else f">=3.10,<{'.'.join(map(str, python_below))}"
     key = hashlib.sha256(repr((sys.version, requirements)).encode()).hexdigest()[:16]
     folder = cache / "serving" / key
     python = folder / "bin" / "python"
@@ -45,7 +49,7 @@ def environment(cache: Path, requirements: tuple[str, ...]) -> Path:
     with FileLock(f"{folder}.lock"):
         if not done.exists():
             uv = find_uv_bin()
-            subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], check=True)
+            subprocess.run([uv, "venv", "--quiet", "--clear", "--python", chosen, str(folder)], check=True)
             install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python)]
             subprocess.run([*install, *requirements], check=True)
             done.touch()
