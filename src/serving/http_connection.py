@@ -44,6 +44,7 @@ class Connection(asyncio.Protocol):
         self._exchange: Exchange | None = None  # being read, from the end of its head on
         self._now: Exchange | None = None  # being answered
         self._waiting: deque[Exchange] = deque()
+        self._whole: bytes | None = None  # what has come, where a request begins with it
         self._headers: dict[bytes, bytes] = {}
         self._url = b""
         self._body: bytes | bytearray = b""
@@ -76,6 +77,16 @@ class Connection(asyncio.Protocol):
         if self._ended:
             return
         in_head = self._head_bytes > 0
+        self._whole = None
+        if self._exchange is None and not in_head:
+            known = self._server.known_heads.find(data)
+            if known is not None:
+                head, body = known
+                began = self._application.metrics.began()
+                self._waiting.append(Exchange(head.method, head.path, head.headers, began, body, keep=True))
+                self._advance()
+                return
+            self._whole = data
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as offered:
@@ -158,6 +169,9 @@ class Connection(asyncio.Protocol):
         self._exchange = None
         exchange.body = bytes(self._body)
         exchange.keep = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
+        if self._whole is not None and exchange.keep:
+            self._server.known_heads.remember(self._whole, exchange.method, exchange.path, exchange.headers)
+        self._whole = None
         self._waiting.append(exchange)
         self._advance()
 

@@ -12,6 +12,7 @@ import uvloop
 
 from .application import Application
 from .http_connection import Connection
+from .known_heads import KnownHeads
 
 BACKLOG = 2048
 
@@ -32,6 +33,7 @@ class Server:
 
     def __init__(self, applications: Sequence[Application], tell: Callable[[str], None]) -> None:
         self.connections: set[Connection] = set()
+        self.known_heads = KnownHeads()
         self.closing = False
         self.now = 0.0
         self.date = b""
