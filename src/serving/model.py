@@ -43,7 +43,7 @@ Models of these flavours are plain functions of their input: what MLflow tracks 
 EXAMPLE_ROWS = 2
 """Of an input example that are shown."""
 
-QUICK_SECONDS = 0.002
+QUICK_SECONDS = 0.005
 """A model that predicts a row in less may do so in the event loop, where /health waits for it."""
 
 
