@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .loaded import Cost, LoadedModel, NotQuick, Predict, SingleRow
+from .loaded import Cost, LoadedModel, NotQuick, Predict, SingleRows
 from .messages import Answer, Request
 from .problems import InvalidInput, NotSerializable
 
@@ -72,7 +72,7 @@ class Protocol:
 
     parse: Callable[[Request], tuple[Any, Write]]
     failed: Callable[[Failure], Answer]
-    single: SingleRow | None = None
+    single: SingleRows | None = None
 
 
 def operation(model: LoadedModel, protocol: Protocol) -> Operation:
@@ -93,13 +93,13 @@ def _asking(model: LoadedModel, protocol: Protocol, run: Predict) -> Asking:
 
 def ask(model: LoadedModel, protocol: Protocol, run: Predict, request: Request) -> Answer:
     """The answer to one request. `run`: the model's `predict` or `quick`; raises NotQuick where that does."""
-    asked = _read(model, protocol, request)
+    (asked,) = _read(model, protocol, [request])
     return asked if isinstance(asked, Answer) else _answer(model, protocol, asked, run)
 
 
 def ask_many(model: LoadedModel, protocol: Protocol, run: Predict, requests: Sequence[Request]) -> list[Answer]:
     """The answers that `ask` would give. Arrays that fit together are predicted at once; a bad one fails alone."""
-    asked = [_read(model, protocol, request) for request in requests]
+    asked = _read(model, protocol, requests)
     alike: dict[tuple[str, tuple[int, ...]], list[tuple[int, _Asked]]] = {}
     for position, found in enumerate(asked):
         if isinstance(found, _Asked) and isinstance(found.rows, np.ndarray):
@@ -121,12 +121,33 @@ class _Asked:
     write: Write
 
 
-def _read(model: LoadedModel, protocol: Protocol, request: Request) -> _Asked | Answer:
-    data = None
+def _read(model: LoadedModel, protocol: Protocol, requests: Sequence[Request]) -> list[_Asked | Answer]:
+    """What is to be predicted for each request, or its answer: of one that is refused, or of a single row."""
+    single = protocol.single
+    found: list[_Asked | Answer | None] = []
+    alone: list[tuple[int, Any, Write]] = []
+    packed: list[bytes] = []
+    for request in requests:
+        try:
+            data, write = protocol.parse(request)
+        except Exception as error:
+            found.append(protocol.failed(failure(model, None, error)))
+            continue
+        row = None if single is None else single.read(data)
+        if row is None:
+            found.append(_rows(model, protocol, data, write))
+        else:
+            alone.append((len(found), data, write))
+            packed.append(row)
+            found.append(None)
+    bodies = single.answer(packed) if single is not None and packed else None
+    for number, (place, data, write) in enumerate(alone):
+        found[place] = _rows(model, protocol, data, write) if bodies is None else Answer(bodies[number])
+    return [one for one in found if one is not None]
+
+
+def _rows(model: LoadedModel, protocol: Protocol, data: Any, write: Write) -> _Asked | Answer:
     try:
-        data, write = protocol.parse(request)
-        if protocol.single is not None and (body := protocol.single(data)) is not None:
-            return Answer(body)
         return _Asked(data, model.read(data), write)
     except Exception as error:
         return protocol.failed(failure(model, data, error))

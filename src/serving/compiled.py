@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from . import COMPILED, forms, inputs, single_row, timing
+from . import COMPILED, forms, inputs, single_rows, timing
 from .arrays import encode
 from .inputs import Column, Convert
 from .loaded import LoadedModel, NotQuick
@@ -32,7 +32,9 @@ def load(bundle: Path, found: Mapping[str, Any]) -> LoadedModel:
     """Load the form, and predict the rows that were kept for that. Raises HealthCheckFailed."""
     # What is too large for a float32 becomes infinite, and is then not for the form: nothing to warn of.
     np.seterr(over="ignore")
-    form = forms.load(bundle / COMPILED, found["spec"])
+    folder, spec = bundle / COMPILED, found["spec"]
+    score = forms.scores(folder, spec)
+    form = forms.decided(folder, spec, score)
     read = reader(found["reader"])
     _check(form, read, found["check"])
     limits = _limits(found)
@@ -62,7 +64,7 @@ def load(bundle: Path, found: Mapping[str, Any]) -> LoadedModel:
         ),
         original=original.pyfunc,
         quick=quick,
-        single=single_row.load(bundle / COMPILED, found["spec"], found["reader"]),
+        single=single_rows.load(folder, spec, found["reader"], score) if found["single"] else None,
         batches=bool(found["batches"]),
         cost=timing.cost(form, read(found["check"]["data"][:1])),
     )

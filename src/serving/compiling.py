@@ -13,7 +13,7 @@ import mlflow.pyfunc
 import numpy as np
 from mlflow.pyfunc import PyFuncModel
 
-from . import ARRAY_FLAVORS, COMPILED, compiled, forms, inputs, model, outputs, single_row, verification
+from . import ARRAY_FLAVORS, COMPILED, compiled, forms, inputs, model, outputs, single_rows, verification
 from .export import Export, NotExportable, export
 from .health import check
 from .loaded import Predict
@@ -98,14 +98,13 @@ def _verify(
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
     if found.leaves is not None:
         (folder / forms.LEAVES).write_bytes(found.leaves)
-    form, parse = forms.load(folder, found.spec), compiled.reader(read)
+    score, parse = forms.scores(folder, found.spec), compiled.reader(read)
+    form = forms.decided(folder, found.spec, score)
     rows = verification.rows(len(whole), found.thresholds, whole=whole)
     data = _data(rows, whole)
     both = reader.read(data), parse(data)
     verification.compare(original, form, *both)
-    single = single_row.load(folder, found.spec, read)
-    if single is not None:
-        verification.compare_single(single, form(both[1]), data)
+    single = single_rows.load(folder, found.spec, read, score)
 
     def takes(odd: float) -> bool:
         try:
@@ -125,6 +124,7 @@ def _verify(
         "nan": takes(float("nan")),
         "infinite": takes(float("inf")) and takes(float("-inf")),
         "batches": verification.together_as_alone(form, both[1][:128]),
+        "single": single is not None and verification.single_alike(single, form(both[1]), data),
         "check": {"data": kept, "predictions": expected},
     }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import export_xgboost, walking
+from . import bitvectors, export_xgboost, walking
 from .onnx_file import Tree, leaf_finder
 
 Array = np.ndarray
@@ -157,9 +157,8 @@ def _forest(
     }
     if classes is not None:
         arrays["classes"] = classes
-    nodes = walking.nodes(trees)
-    if nodes is not None:
-        arrays["nodes"] = nodes
+    nodes, tables = walking.nodes(trees), bitvectors.tables(trees)
+    arrays |= ({} if nodes is None else {"nodes": nodes}) | (tables or {})
     inner = np.concatenate([tree.left >= 0 for tree in trees])
     feature = np.concatenate([tree.feature for tree in trees])[inner]
     threshold = np.concatenate([tree.threshold for tree in trees])[inner]
@@ -170,13 +169,14 @@ def _forest(
                 "kind": "trees",
                 "trees": len(trees),
                 "input": "float32",
+                "finder": "onnxruntime" if tables is None else "bitvectors",
                 "mean": mean,
                 "walked": nodes is not None,
             },
             "decide": decide,
         },
         arrays,
-        leaf_finder(trees, features, double=False),
+        None if tables is not None else leaf_finder(trees, features),
         {int(f): np.unique(threshold[feature == f]) for f in np.unique(feature)},
     )
 

@@ -1,7 +1,8 @@
 """What a model computes, told as data: steps on columns, then trees or a linear function, then a decision.
 
 It is computed with NumPy in the order and with the dtypes of the library that fitted the model, so that the results
-are the same to the last bit; ONNX Runtime finds the leaves of trees, which is what takes time.
+are the same to the last bit. The leaves of trees, which is what takes time, are found by `bitvectors`, and by ONNX
+Runtime where trees are large.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from . import bitvectors
+
 Array = np.ndarray
 Form = Callable[[Array], Array]
-"""Rows, an array of shape (rows, features), to predictions."""
+"""From an array with a row for each request's row, to another."""
 
 LEAVES = "leaves.onnx"
 
@@ -25,29 +28,34 @@ _STEPS: dict[str, np.ufunc] = {
 }
 
 
-def load(folder: Path, spec: Mapping[str, Any]) -> Form:
-    """The form that `spec` describes, with its arrays from files in `folder`.
+def scores(folder: Path, spec: Mapping[str, Any]) -> Form:
+    """From rows to scores, as `spec` describes it, with its arrays from files in `folder`.
 
     {"steps": [[operation, name of an array], ...], "score": {"kind": "linear"} or {"kind": "trees", "trees": n,
-    "input": dtype, "mean": whether the sum is divided by their number, "walked": whether one row alone is (see
-    `single_row`)}, "decide": see `decision`}
+    "input": dtype, "finder": "bitvectors" or "onnxruntime", "mean": whether the sum is divided by their number,
+    "walked": whether one row alone is (see `single_rows`)}, "decide": see `decision`}
     """
     array = partial(stored, folder)
     steps = [(_STEPS[operation], array(name)) for operation, name in spec["steps"]]
     score = _linear(array) if spec["score"]["kind"] == "linear" else _trees(folder, spec["score"], array)
-    decide = decision(spec["decide"], classes(folder))
     if not steps:
-        return lambda rows: decide(score(rows))
+        return score
 
-    def form(rows: Array) -> Array:
+    def after_steps(rows: Array) -> Array:
         if rows.dtype.kind != "f":
             rows = rows.astype(np.float64)
         for operation, operand in steps:
             # In place, as the library does it: rows of floats keep their dtype.
             rows = operation(rows, operand, dtype=rows.dtype, casting="same_kind")
-        return decide(score(rows))
+        return score(rows)
 
-    return form
+    return after_steps
+
+
+def decided(folder: Path, spec: Mapping[str, Any], score: Form) -> Form:
+    """From rows to predictions; `score`: what `scores` gives."""
+    decide = decision(spec["decide"], classes(folder))
+    return lambda rows: decide(score(rows))
 
 
 def stored(folder: Path, name: str) -> Array:
@@ -67,7 +75,27 @@ def _linear(array: Callable[[str], Array]) -> Form:
 
 
 def _trees(folder: Path, spec: Mapping[str, Any], array: Callable[[str], Array]) -> Form:
-    """Scores of shape (rows, outputs). Libraries add tree by tree, and so does `accumulate`; `sum` would not."""
+    """Scores of shape (rows, outputs). Libraries add tree by tree, and so is done here."""
+    values, start, dtype = array("values"), array("start"), np.dtype(spec["input"])
+    if spec["finder"] == "bitvectors":
+        find = bitvectors.finder({name: array(name) for name in bitvectors.ARRAYS})
+        values = values.take(array("leaf_nodes"), axis=0)
+    else:
+        find = _leaf_nodes(folder, array("offsets"))
+    count, mean, outputs = spec["trees"], spec["mean"], len(start)
+
+    def form(rows: Array) -> Array:
+        added = np.empty((1 + count, len(rows), outputs), values.dtype)
+        added[0] = start
+        values.take(find(np.ascontiguousarray(rows, dtype)), axis=0, out=added[1:], mode="clip")
+        # One after the other; only a column alone would `reduce` add in another order.
+        total: Array = np.add.reduce(added) if len(rows) * outputs > 1 else np.add.accumulate(added)[-1]
+        return total / count if mean else total
+
+    return form
+
+
+def _leaf_nodes(folder: Path, offsets: Array) -> bitvectors.Find:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -75,20 +103,13 @@ def _trees(folder: Path, spec: Mapping[str, Any], array: Callable[[str], Array])
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(folder / LEAVES), options, providers=["CPUExecutionProvider"])
     outputs = [output.name for output in session.get_outputs()]
-    dtype, values, offsets, start = np.dtype(spec["input"]), array("values"), array("offsets"), array("start")
-    count, mean = spec["trees"], spec["mean"]
-    starts = bool(start.any())
 
-    def form(rows: Array) -> Array:
-        leaves = session.run(outputs, {"x": np.ascontiguousarray(rows, dtype)})[0].astype(np.intp)
+    def find(rows: Array) -> Array:
+        leaves: Array = session.run(outputs, {"x": rows})[0].astype(np.intp)
         leaves += offsets
-        found = values.take(leaves, axis=0)
-        if starts:
-            found = np.concatenate([np.broadcast_to(start, (len(rows), 1, len(start))), found], axis=1)
-        total = np.add.accumulate(found, axis=1)[:, -1]
-        return total / count if mean else total
+        return leaves.T
 
-    return form
+    return find
 
 
 def decision(decide: str, classes: Array | None) -> Form:

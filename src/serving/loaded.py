@@ -1,6 +1,6 @@
 """A model that is ready to be asked, whatever answers for it: the original, or its compiled form."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,17 @@ from .problems import InvalidInput
 
 Predict = Callable[[Any], Any]
 
-SingleRow = Callable[[Any], bytes | None]
-"""From `data` to the body of its answer; None: it is something else than one row that has a way of its own."""
+
+@dataclass(frozen=True)
+class SingleRows:
+    """Answers requests of one row each, sooner than arrays of one row can be made.
+
+    `read`: from `data` to its only row as bytes; None for anything else, which is to be read otherwise. `answer`: from
+    rows to the bodies of their answers; None where their numbers lead to others that are too large.
+    """
+
+    read: Callable[[Any], bytes | None]
+    answer: Callable[[Sequence[bytes]], list[bytes] | None]
 
 
 class NotQuick(Exception):
@@ -29,8 +38,8 @@ class Cost:
 class LoadedModel:
     """`read`: parsed JSON to rows; `predict`: rows to a prediction; `encode`: that to the body of an answer.
 
-    `quick`: as `predict`, of a model that may answer in the event loop; raises NotQuick. `single`: answers one row
-    sooner than the others do; None: nothing does. `batches`: whether rows of several requests may be predicted
+    `quick`: as `predict`, of a model that may answer in the event loop; raises NotQuick. `single`: what
+    answers one row sooner than those do, if anything. `batches`: whether rows of several requests may be predicted
     together, with the same answers. `explain`: what is wrong with the data, given what predict raised for it; None
     where the model failed. `info`: the content of /metadata. `original`: the model as MLflow loads it, a PyFuncModel;
     where a form answers for it, this loads it when it is first called. `cost`: None where it is not known.
@@ -43,6 +52,6 @@ class LoadedModel:
     info: dict[str, Any]
     original: Callable[[], Any]
     quick: Predict | None = None
-    single: SingleRow | None = None
+    single: SingleRows | None = None
     batches: bool = False
     cost: Cost | None = None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_FLOAT, _DOUBLE = 1, 11
+_FLOAT = 1
 _IR_VERSION, _OPSET, _ML_OPSET = 8, 17, 3
 
 Array = np.ndarray
@@ -32,9 +32,15 @@ class Tree:
     values: Array
     strict: bool = False
 
+    @property
+    def largest_left(self) -> Array:
+        """By node, the largest number of the threshold's dtype that goes left."""
+        below = np.nextafter(self.threshold, self.threshold.dtype.type(-np.inf))
+        return below if self.strict else self.threshold
 
-def leaf_finder(trees: list[Tree], features: int, *, double: bool) -> bytes:
-    """The file. Input `x`: shape (rows, features), of doubles or floats; output `leaf`: shape (rows, trees), floats.
+
+def leaf_finder(trees: list[Tree], features: int) -> bytes:
+    """The file. Input `x`: shape (rows, features), floats; output `leaf`: shape (rows, trees), floats.
 
     A leaf is told by its node's number, which a float holds exactly up to 2**24. Raises ValueError for a larger tree.
     """
@@ -56,16 +62,6 @@ def leaf_finder(trees: list[Tree], features: int, *, double: bool) -> bytes:
         for at_leaf in (tree.left < 0).tolist()
     ]
     weights = node[leaf]
-    if double:
-        numbers = [
-            _tensor("nodes_values_as_tensor", threshold.astype(np.float64)),
-            _tensor("target_weights_as_tensor", weights.astype(np.float64)),
-        ]
-    else:
-        numbers = [
-            _floats("nodes_values", threshold.astype(np.float32)),
-            _floats("target_weights", weights.astype(np.float32)),
-        ]
     attributes = [
         _integer("n_targets", len(trees)),
         _string("post_transform", b"NONE"),
@@ -79,7 +75,8 @@ def leaf_finder(trees: list[Tree], features: int, *, double: bool) -> bytes:
         _integers("target_treeids", of_tree[leaf]),
         _integers("target_nodeids", node[leaf]),
         _integers("target_ids", of_tree[leaf]),
-        *numbers,
+        _floats("nodes_values", threshold.astype(np.float32)),
+        _floats("target_weights", weights.astype(np.float32)),
     ]
     operator = b"".join(
         [
@@ -94,18 +91,18 @@ def leaf_finder(trees: list[Tree], features: int, *, double: bool) -> bytes:
         [
             _bytes(1, operator),
             _bytes(2, b"leaves"),
-            _bytes(11, _value(b"x", _DOUBLE if double else _FLOAT, features)),
-            _bytes(12, _value(b"leaf", _FLOAT, len(trees))),
+            _bytes(11, _value(b"x", features)),
+            _bytes(12, _value(b"leaf", len(trees))),
         ]
     )
     opsets = (_number(2, _OPSET), _bytes(1, b"ai.onnx.ml") + _number(2, _ML_OPSET))
     return b"".join([_number(1, _IR_VERSION), _bytes(7, graph), *(_bytes(8, opset) for opset in opsets)])
 
 
-def _value(name: bytes, kind: int, width: int) -> bytes:
-    """ValueInfoProto of a tensor with shape (any, width)."""
+def _value(name: bytes, width: int) -> bytes:
+    """ValueInfoProto of a tensor of floats with shape (any, width)."""
     shape = _bytes(1, _bytes(2, b"rows")) + _bytes(1, _number(1, width))
-    return _bytes(1, name) + _bytes(2, _bytes(1, _number(1, kind) + _bytes(2, shape)))
+    return _bytes(1, name) + _bytes(2, _bytes(1, _number(1, _FLOAT) + _bytes(2, shape)))
 
 
 def _attribute(name: str, kind: int, content: bytes) -> bytes:
@@ -118,10 +115,6 @@ def _integer(name: str, value: int) -> bytes:
 
 def _string(name: str, value: bytes) -> bytes:
     return _attribute(name, 3, _bytes(4, value))
-
-
-def _tensor(name: str, values: Array) -> bytes:
-    return _attribute(name, 4, _bytes(5, _number(1, len(values)) + _number(2, _DOUBLE) + _bytes(9, values.tobytes())))
 
 
 def _floats(name: str, values: Array) -> bytes:

@@ -1,7 +1,8 @@
-"""Answers one row, from parsed JSON to the body, in plain Python: NumPy's calls for one row take several times as long.
+"""Answers requests of one row each, from parsed JSON to the bodies: to make arrays of one row takes most of the time.
 
-Only what a few small trees compute (see `walking`), of a row of finite numbers. It is compared with the form's answers
-to the last byte when a model is compiled.
+Rows are packed, so that those of requests that came together are one array. One that came alone is walked through a few
+small trees in plain Python (see `walking`). All are rows of finite numbers. Whether their answers are the form's, to
+the last byte, is found out when a model is compiled; only then is this used.
 """
 
 import math
@@ -14,48 +15,68 @@ import numpy as np
 
 from . import forms, walking
 from .arrays import encode
-from .loaded import SingleRow
+from .forms import Form
+from .loaded import SingleRows
 
 Array = np.ndarray
+
+TOGETHER = 6
+"""Rows from which on one array is quicker than a walk for each."""
 
 _NUMBERS = {int, float}
 _WHOLE = {int}
 
 
-def load(folder: Path, spec: Mapping[str, Any], reader: Mapping[str, Any]) -> SingleRow | None:
-    """What answers one row for the form in `folder`. `spec`: as `forms.load` takes it; `reader`: see `compiled.reader`.
+def load(folder: Path, spec: Mapping[str, Any], reader: Mapping[str, Any], score: Form) -> SingleRows | None:
+    """For the form in `folder`; None where its columns are not all of fractions, or trees follow other steps.
 
-    None: nothing does, as the trees are many, or the columns are not all of fractions.
+    `spec`: as `forms.scores` takes it, which gave `score`; `reader`: see `compiled.reader`.
     """
-    cells = _cells(reader)
-    if cells is None or spec["steps"] or not spec["score"].get("walked"):
+    trees = spec["score"]["kind"] == "trees"
+    kind = "f" if trees else "d"  # trees compare floats of 32 bits
+    if not _takes(reader, kind) or (trees and spec["steps"]):
         return None
+    packed = struct.Struct(f"={_width(reader)}{kind}")
+    classes = forms.classes(folder)
+    together = _together(packed, score, _bodies(spec["decide"], classes))
+    if not spec["score"].get("walked"):
+        return SingleRows(_read(reader, packed), together)
     nodes, roots, values, start = (forms.stored(folder, name) for name in ("nodes", "offsets", "values", "start"))
-    scores = walking.scores(nodes, roots.tolist(), values, start, mean=spec["score"]["mean"])
-    body = _body(spec["decide"], forms.classes(folder), values.dtype)
+    walk = walking.scores(nodes, roots.tolist(), values, start, mean=spec["score"]["mean"])
+    body = _body(spec["decide"], classes, values.dtype)
 
-    def single(data: Any) -> bytes | None:
+    def answer(rows: Sequence[bytes]) -> list[bytes] | None:
+        if len(rows) >= TOGETHER:
+            return together(rows)
         try:
-            row = cells(data)
-            return body(scores(row)) if row is not None and math.isfinite(sum(row)) else None
-        except (struct.error, OverflowError):  # a number is too large
+            return [body(walk(packed.unpack(row))) for row in rows]
+        except OverflowError:
             return None
 
-    return single
+    return SingleRows(_read(reader, packed), answer)
 
 
-def _cells(reader: Mapping[str, Any]) -> Callable[[Any], Sequence[float] | None] | None:
-    """Of the only row, rounded to floats of 32 bits, with which trees compare; None for other data."""
-    kind, names = reader["kind"], reader.get("names")
-    if kind == "columns" and not set(reader["kinds"]) <= {"float", "double"}:
-        return None
-    if kind == "tensor" and (np.dtype(reader["dtype"]).kind != "f" or reader["shape"][0] >= 0):
-        return None
-    width = reader["shape"][1] if kind == "tensor" else reader["width"] if kind == "untyped" else len(reader["names"])
+def _takes(reader: Mapping[str, Any], kind: str) -> bool:
+    """Whether numbers reach the form as they come, but for what their rounding to `kind` does, too."""
+    if reader["kind"] == "columns":
+        return set(reader["kinds"]) <= ({"float", "double"} if kind == "f" else {"double"})
+    if reader["kind"] == "tensor":
+        dtype = np.dtype(reader["dtype"])
+        return bool(reader["shape"][0] < 0 and (dtype.kind == "f" if kind == "f" else dtype == np.float64))
+    return True
+
+
+def _width(reader: Mapping[str, Any]) -> int:
+    if reader["kind"] == "tensor":
+        return int(reader["shape"][1])
+    return int(reader["width"]) if reader["kind"] == "untyped" else len(reader["names"])
+
+
+def _read(reader: Mapping[str, Any], packed: struct.Struct) -> Callable[[Any], bytes | None]:
+    names, untyped, width = reader.get("names"), reader["kind"] == "untyped", _width(reader)
     keys = None if names is None else [str(name) for name in names]
-    floats = struct.Struct(f"{width}f")
 
-    def cells(data: Any) -> Sequence[float] | None:
+    def read(data: Any) -> bytes | None:
         if type(data) is not list or len(data) != 1:
             return None
         row = data[0]
@@ -65,22 +86,56 @@ def _cells(reader: Mapping[str, Any]) -> Callable[[Any], Sequence[float] | None]
             return None
         kinds = set(map(type, row))
         # Without types, whole numbers alone are read as such, which rounds large ones otherwise.
-        if not kinds <= _NUMBERS or (kind == "untyped" and kinds == _WHOLE):
+        if not kinds <= _NUMBERS or (untyped and kinds == _WHOLE):
             return None
-        return floats.unpack(floats.pack(*row))
+        try:
+            return packed.pack(*row) if math.isfinite(sum(row)) else None
+        except (struct.error, OverflowError):  # a number is too large
+            return None
 
-    return cells
+    return read
+
+
+def _together(
+    packed: struct.Struct, score: Form, bodies: Callable[[Array], list[bytes]]
+) -> Callable[[Sequence[bytes]], list[bytes]]:
+    dtype, size = np.dtype(packed.format[-1]), packed.size
+
+    def answer(rows: Sequence[bytes]) -> list[bytes]:
+        array = np.frombuffer(b"".join(rows), dtype)
+        return bodies(score(array.reshape(len(rows), size // dtype.itemsize)))
+
+    return answer
+
+
+def _bodies(decide: str, classes: Array | None) -> Callable[[Array], list[bytes]]:
+    """From scores of rows to the bodies of their answers; each class's is made once."""
+    if classes is None:
+        named = forms.decision(decide, None)
+
+        def bodies(scores: Array) -> list[bytes]:
+            predictions = named(scores)
+            return [encode(predictions[row : row + 1]) for row in range(len(predictions))]
+
+        return bodies
+    of_classes = _of_classes(classes)
+    numbered = forms.decision(decide, np.arange(len(classes)))
+    return lambda scores: [of_classes[number] for number in numbered(scores).tolist()]
 
 
 def _body(decide: str, classes: Array | None, dtype: np.dtype) -> Callable[[Sequence[float]], bytes]:
-    """From scores to the answer's body; each class's is made once."""
-    named = forms.decision(decide, classes)
+    """As `_bodies`, for one row."""
     if decide != "class":
-        return lambda scores: encode(named(np.array([scores], dtype)))
+        bodies = _bodies(decide, classes)
+        return lambda scores: bodies(np.array([scores], dtype))[0]
     assert classes is not None
-    bodies = [encode(classes[index : index + 1]) for index in range(len(classes))]
+    of_classes = _of_classes(classes)
 
     def body(scores: Sequence[float]) -> bytes:
-        return bodies[scores.index(max(scores)) if len(scores) > 1 else scores[0] > 0]
+        return of_classes[scores.index(max(scores)) if len(scores) > 1 else scores[0] > 0]
 
     return body
+
+
+def _of_classes(classes: Array) -> list[bytes]:
+    return [encode(classes[number : number + 1]) for number in range(len(classes))]

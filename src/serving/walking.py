@@ -36,9 +36,8 @@ def nodes(trees: Sequence[Tree]) -> Array | None:
         inner, own = tree.left >= 0, np.arange(len(tree.left))
         if not (np.minimum(tree.left, tree.right)[inner] > own[inner]).all():
             return None
-        below = np.nextafter(tree.threshold, tree.threshold.dtype.type(-np.inf)) if tree.strict else tree.threshold
         feature = np.where(inner, tree.feature, _LEAF)
-        columns = [feature, below, tree.left + begin, tree.right + begin]
+        columns = [feature, tree.largest_left, tree.left + begin, tree.right + begin]
         parts.append(np.stack([np.asarray(column, np.float64) for column in columns], axis=1))
         begin += len(own)
     return np.concatenate(parts)

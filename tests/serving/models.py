@@ -169,6 +169,11 @@ def _forest(x: Any, y: Any) -> Any:
     return RandomForestClassifier(n_estimators=10, random_state=42).fit(x, y)
 
 
+NOISE = np.random.default_rng(0).normal(size=(500, 5))
+LARGE_FOREST = _forest(NOISE, np.arange(500) % 3)
+"""Of trees with more than 64 leaves, as its labels have nothing to do with its rows."""
+
+
 _CITIES = make_pipeline(
     make_column_transformer((OneHotEncoder(), ["city"]), remainder="passthrough"), LinearRegression()
 ).fit(PEOPLE, [1.0, 2.0, 3.0, 4.0])
