@@ -1,6 +1,6 @@
 """Our model server beside its peers: the same fitted models, the same rows, one worker each, in one run.
 
-    uv run python bench/serving.py [--models forest] [--rows 1,32,1000] [--repeats 3] [--seconds 2]
+    uv run python bench/serving.py [--models forest] [--rows 1,32,1000] [--repeats 3] [--seconds 1]
         [--before REVISION] [--short|--publish]
 
 Each peer is installed into an environment of its own in the cache folder, byte-compiled as ours is. The load comes from
@@ -310,7 +310,7 @@ def measure(servers: Collection[Server], rows: Rows, arguments: argparse.Namespa
             for count, connections in itertools.product(arguments.rows, CONNECTIONS):
                 load = partial(arguments.load, server.url, server.peer.body(rows[:count]), connections)
                 if repeat == 0:
-                    load(min(1, arguments.seconds), server.folder)
+                    load(arguments.seconds / 2, server.folder)
                 server.figures[count, connections].append(load(arguments.seconds, server.folder))
 
 
@@ -325,8 +325,9 @@ def report(name: str, measured: dict[str, tuple[float, float, Figures]], rows: l
             cells = []
             for connections in CONNECTIONS:
                 rates, slow = zip(*figures[count, connections], strict=True)
-                spread = (max(rates) - min(rates)) / statistics.median(rates) / 2
-                cells += [f"{statistics.median(rates):,.0f} ± {spread:.0%}", f"{statistics.median(slow):.2f}"]
+                median = statistics.median(rates)
+                spread = (max(rates) - min(rates)) / median / 2 if median else 0.0
+                cells += [f"{median:,.0f} ± {spread:.0%}", f"{statistics.median(slow):.2f}"]
             lines.append(f"| {server} | {' | '.join(cells)} | {started:.1f} | {used:.0f} |")
     return "\n".join(lines)
 
@@ -344,7 +345,7 @@ def main() -> None:
     parser.add_argument("--models", type=lambda text: text.split(","), default=["forest", "logistic", "xgboost"])
     parser.add_argument("--rows", type=lambda text: [int(part) for part in text.split(",")], default=[1])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--seconds", type=float, default=1)
     parser.add_argument("--publish", action="store_true", help="write the results to docs/performance.md")
     parser.add_argument("--before", metavar="REVISION", help="beside our server as it was at a revision of git")
     parser.add_argument("--short", action="store_true")
