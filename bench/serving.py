@@ -33,6 +33,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import fitted
 import httpx
 import psutil
 import results
@@ -40,43 +41,14 @@ from peers import PEERS, Peer, Rows, Started, environment
 from platformdirs import user_cache_path
 from uv import find_uv_bin
 
-from asgard.platform import bundle
+from asgard.platform import bundle, pythons
 from asgard.serving import COMPILED_REQUIREMENTS, SERVER_REQUIREMENTS
 from deploy import free_port
 
 CACHE = user_cache_path("asgard") / "bench"
-LIBRARIES = ("scikit-learn==1.7.2", "numpy<2.4", "joblib", "xgboost", "lightgbm")
 OURS = ("mlflow-skinny", *SERVER_REQUIREMENTS, *COMPILED_REQUIREMENTS)
 START_SECONDS = 180.0
 CONNECTIONS = (1, 32)
-
-FIT = """
-import sys, joblib, mlflow.sklearn, numpy
-from lightgbm import LGBMClassifier
-from sklearn.datasets import make_classification
-from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
-from xgboost import XGBClassifier
-X, y = make_classification(n_samples=1000, n_features=5, random_state=42)
-model = {
-    "forest": RandomForestClassifier(n_estimators=10, random_state=42),
-    "logistic": LogisticRegression(),
-    "xgboost": XGBClassifier(n_estimators=100, n_jobs=1),
-    "boosting100": GradientBoostingClassifier(random_state=42),
-    "histogram": HistGradientBoostingClassifier(random_state=42),
-    "lightgbm": LGBMClassifier(n_jobs=1, verbose=-1),
-}[sys.argv[1]].fit(X, y)
-joblib.dump(model, sys.argv[2] + "/model.joblib")
-flavor = {"xgboost": "xgboost", "lightgbm": "lightgbm"}.get(sys.argv[1])
-if flavor is None:
-    mlflow.sklearn.save_model(model, sys.argv[2] + "/mlflow", serialization_format="cloudpickle", pip_requirements=[])
-else:
-    module = __import__(f"mlflow.{flavor}", fromlist=["save_model"])
-    options = {"serialization_format": "cloudpickle"} if flavor == "lightgbm" else {}
-    module.save_model(model, sys.argv[2] + "/mlflow", pip_requirements=[], **options)
-rows = numpy.random.default_rng(0).normal(size=(1000, 5))
-print(__import__("json").dumps({"rows": rows.tolist(), "expected": model.predict(rows).tolist()}))
-"""
 
 ECHO = """
 import socket
@@ -111,27 +83,19 @@ uvloop.run(main())
 """What Python can do on the same parser, with nothing of a server; only for bodies that come in one piece."""
 
 
-def python_of(name: str, requirements: tuple[str, ...]) -> Path:
-    """The interpreter of a peer's environment, installed where it is not there yet."""
-    folder = CACHE / re.sub(r"\W+", "-", name.lower())
+def python_of(peer: str, own: tuple[str, ...], model: str) -> Path:
+    """The interpreter of a peer's environment for a model, installed where it is not there yet."""
+    version, requirements = fitted.needs(model, own)
+    folder = CACHE / re.sub(r"\W+", "-", f"{peer}-pytorch" if model == "pytorch" else peer).lower()
     python, done = folder / "bin" / "python", folder / "complete"
     wanted = json.dumps(requirements)
     if not done.exists() or done.read_text() != wanted:
-        subprocess.run([find_uv_bin(), "venv", "--quiet", "--clear", "--python", "3.11", folder], check=True)
+        interpreter = pythons.installed().get(version, version)
+        subprocess.run([find_uv_bin(), "venv", "--quiet", "--clear", "--python", interpreter, folder], check=True)
         install = [find_uv_bin(), "pip", "install", "--quiet", "--compile-bytecode", "--python", python]
         subprocess.run([*map(str, install), *requirements], check=True)
         done.write_text(wanted)
     return python
-
-
-def fit(python: Path, name: str, folder: Path) -> tuple[Rows, list[Any]]:
-    """Fit and save a model; rows, and what it predicts for them."""
-    folder.mkdir()
-    done = subprocess.run(
-        [python, "-c", FIT, name, folder], check=True, capture_output=True, env=environment(python.parent)
-    )
-    found = json.loads(done.stdout.splitlines()[-1])
-    return found["rows"], found["expected"]
 
 
 def ours(place: Path, model: Path, python: Path, *, compiled: bool = True, revision: str | None = None) -> Peer:
@@ -147,7 +111,7 @@ def ours(place: Path, model: Path, python: Path, *, compiled: bool = True, revis
     shutil.copytree(model / "mlflow", place / "model")
     about = {"model_name": "bench", "model_version": "1", "run_id": "0", "deployment_id": "bench-v1-0"}
     (place / "bundle.json").write_text(json.dumps(about))
-    variables = {**environment(python.parent), "PYTHONPATH": str(server)}
+    variables = {**environment(python.parent), "PYTHONPATH": os.pathsep.join([str(server), str(model)])}
     compiling = "import pathlib, sys; from asgard_server import compiling; compiling.write(pathlib.Path(sys.argv[1]))"
     subprocess.run([python, "-c", compiling, place], env=variables, check=True, capture_output=True)
     found = place / "compiled" / "about.json"
@@ -191,8 +155,9 @@ def echo(source: str, server: Path) -> Peer:
 
 
 @contextmanager
-def running(started: Started, folder: Path) -> Iterator[psutil.Process]:
+def running(started: Started, model: Path, folder: Path) -> Iterator[psutil.Process]:
     """The server's process, on core 0 where that can be said, gone afterwards with all it started."""
+    search = [str(part) for part in (started.search, model) if part is not None]
     folder.mkdir(parents=True)
     for name, content in started.files.items():
         (folder / name).write_text(content)
@@ -200,7 +165,7 @@ def running(started: Started, folder: Path) -> Iterator[psutil.Process]:
     with (folder / "output.log").open("wb") as log:
         process = subprocess.Popen(
             [*pinned, *started.command], cwd=folder, stdout=log, stderr=log, start_new_session=True,
-            env={**environment(Path(started.command[0]).parent), "PYTHONPATH": str(started.search or "")},
+            env={**environment(Path(started.command[0]).parent), "PYTHONPATH": os.pathsep.join(search)},
         )  # fmt: skip
     try:
         yield psutil.Process(process.pid)
@@ -295,7 +260,7 @@ def serving(peer: Peer, python: Path, model: Path, folder: Path, rows: Rows, exp
     port = free_port()
     url = f"http://127.0.0.1:{port}{peer.path}"
     began = time.monotonic()
-    with running(peer.start(python, model, port), folder) as process:
+    with running(peer.start(python, model, port), model, folder) as process:
         found = peer.predictions(first_answer(url, peer.body(rows[:1]), process, folder / "output.log"))
         started = time.monotonic() - began
         if expected and [found, ask_all(peer, url, rows)] != [expected[:1], expected]:
@@ -356,28 +321,26 @@ def main() -> None:
         peers = {"bare ASGI": PEERS["bare ASGI"]}
     elif shutil.which("wrk") is None:
         sys.exit("wrk is not on the PATH. Debian and Homebrew have it as `wrk`.")
-    own = python_of("ours", (*LIBRARIES, *OURS))
-    pythons = {name: python_of(name, (*LIBRARIES, *peer.requirements)) for name, peer in peers.items()}
-    before = arguments.before and python_of(
-        f"ours at {arguments.before}", (*LIBRARIES, *former_requirements(arguments.before))
-    )
-    kind = " --before" if before else " --rows" if len(arguments.rows) > 1 else ""
+    kind = " --before" if arguments.before else " --rows" if len(arguments.rows) > 1 else ""
     found = [results.machine()]
     print(found[0], flush=True)
     for name in arguments.models:
+        own = python_of("ours", OURS, name)
+        interpreters = {title: python_of(title, peer.requirements, name) for title, peer in peers.items()}
         with tempfile.TemporaryDirectory(prefix="asgard-bench-") as temporary:
             folder = Path(temporary)
             model = folder / "model"
-            rows, expected = fit(own, name, model)
+            rows, expected = fitted.fit(own, name, model)
             bundled = folder / "compiled"
             servers = {
                 "Asgard": (ours(bundled, model, own), own, expected),
                 "Asgard, not compiled": (ours(folder / "uncompiled", model, own, compiled=False), own, expected),
                 "Asgard, echo": (echo(ECHO, bundled / "server"), own, []),
                 "bare httptools, echo": (echo(BARE_ECHO, bundled / "server"), own, []),
-                **{title: (peer, pythons[title], expected) for title, peer in peers.items()},
+                **{title: (peer, interpreters[title], expected) for title, peer in peers.items()},
             }
-            if before:
+            if arguments.before:
+                before = python_of(f"ours at {arguments.before}", former_requirements(arguments.before), name)
                 former = ours(folder / "before", model, before, revision=arguments.before)
                 servers[f"Asgard at {arguments.before}"] = (former, before, expected)
             with ExitStack() as stack:
