@@ -8,8 +8,10 @@ from typing import Any
 from peers import Rows, environment
 
 LIBRARIES = ("scikit-learn==1.7.2", "numpy<2.4", "joblib", "xgboost", "lightgbm")
-PYTORCH_LIBRARIES = ("scikit-learn==1.7.2", "numpy<2", "joblib", "torch==1.12.1", "mlflow-skinny<3.9")
-"""PyTorch's last release whose wheels bring no packages of CUDA: for Python 3.10 and MLflow 3.8 at most."""
+PYTORCH_LIBRARIES = ("scikit-learn==1.7.2", "numpy<2", "joblib", "torch==1.12.1")
+"""PyTorch's last release whose wheels bring no packages of CUDA; they are for Python 3.10 at most."""
+PYTORCH_MLFLOW = {"mlflow-skinny": ("mlflow-skinny<3.9",), "mlflow": ("mlflow<3.9", "starlette<1")}
+"""MLflow that saves models of that PyTorch, and what its server takes."""
 
 FIT = """
 import sys, joblib, mlflow.sklearn, numpy
@@ -73,8 +75,7 @@ def needs(model: str, server: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """The version of Python for a model and a server, and what the two need there."""
     if model != "pytorch":
         return "3.11", (*LIBRARIES, *server)
-    # The server of that MLflow calls what Starlette 1 no longer has.
-    return "3.10", (*PYTORCH_LIBRARIES, *server, *(("starlette<1",) if "mlflow" in server else ()))
+    return "3.10", (*PYTORCH_LIBRARIES, *server, *(more for one in server for more in PYTORCH_MLFLOW.get(one, ())))
 
 
 def fit(python: Path, name: str, folder: Path) -> tuple[Rows, list[Any]]:

@@ -23,7 +23,7 @@ class Head(NamedTuple):
 
 
 class KnownHeads:
-    """Of one port's requests, whatever connection they came by."""
+    """Of one server, whatever connection they came by."""
 
     def __init__(self) -> None:
         self._heads: dict[bytes, Head] = {}
