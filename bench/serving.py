@@ -201,13 +201,13 @@ def memory(process: psutil.Process) -> float:
     return total / 1e6
 
 
-def load(url: str, body: Any, connections: int, seconds: float, folder: Path) -> tuple[float, float]:
+def load(url: str, body: Any, connections: int, seconds: int, folder: Path) -> tuple[float, float]:
     """Requests a second, and the 99th percentile of their times in ms, by wrk. Ends the run where one failed."""
     script = folder / "request.lua"
     content = json.dumps(body).replace("\\", "\\\\").replace("'", "\\'")
     script.write_text(f"wrk.method='POST'\nwrk.body='{content}'\nwrk.headers['content-type']='application/json'\n")
     pinned = ["taskset", "-c", "1"] if shutil.which("taskset") and (os.cpu_count() or 1) > 1 else []
-    command = [*pinned, "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout=30s", "--latency", "-s"]
+    command = [*pinned, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout=30s", "--latency", "-s"]
     output = subprocess.run([*command, str(script), url], check=True, capture_output=True, text=True).stdout
     if "Non-2xx" in output or "Socket errors" in output:
         sys.exit(f"Requests to {url} failed:\n{output}")
@@ -218,7 +218,7 @@ def load(url: str, body: Any, connections: int, seconds: float, folder: Path) ->
     return float(rate[1]), float(slow[1]) * {"us": 1e-3, "ms": 1, "s": 1e3}[slow[2]]
 
 
-def few(url: str, body: Any, connections: int, _: float, __: Path) -> tuple[float, float]:
+def few(url: str, body: Any, connections: int, _: int, __: Path) -> tuple[float, float]:
     """As `load`, with ten requests a connection."""
     limits = httpx.Limits(max_connections=connections)
 
@@ -275,7 +275,7 @@ def measure(servers: Collection[Server], rows: Rows, arguments: argparse.Namespa
             for count, connections in itertools.product(arguments.rows, CONNECTIONS):
                 load = partial(arguments.load, server.url, server.peer.body(rows[:count]), connections)
                 if repeat == 0:
-                    load(arguments.seconds / 2, server.folder)
+                    load(1, server.folder)
                 server.figures[count, connections].append(load(arguments.seconds, server.folder))
 
 
@@ -310,7 +310,7 @@ def main() -> None:
     parser.add_argument("--models", type=lambda text: text.split(","), default=["forest", "logistic", "xgboost"])
     parser.add_argument("--rows", type=lambda text: [int(part) for part in text.split(",")], default=[1])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1)
+    parser.add_argument("--seconds", type=int, default=1)
     parser.add_argument("--publish", action="store_true", help="write the results to docs/performance.md")
     parser.add_argument("--before", metavar="REVISION", help="beside our server as it was at a revision of git")
     parser.add_argument("--short", action="store_true")
