@@ -1,7 +1,6 @@
 """Environments with the real uv and the real package index."""
 
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -210,7 +209,7 @@ def test_files_are_linked_not_copied(example: tuple[Lock, Environment]) -> None:
     [
         (
             ["mlflow-skinny", "matplotlib==3.5.0", "pandas==3.0.0"],
-            [r"3.1\d\) Because matplotlib==3.5.0", r"\(Python 3.10\) Because pandas==3.0.0"],
+            ["(Python {newer}) Because matplotlib==3.5.0", "(Python 3.10) Because pandas==3.0.0"],
         ),
         (
             ["mlflow-skinny", "numpy==1.24.4", "pandas==3.0.0"],
@@ -222,7 +221,7 @@ def test_files_are_linked_not_copied(example: tuple[Lock, Environment]) -> None:
         (["mlflow-skinny", "six==99"], ["no version of six==99"]),
         (
             ["mlflow-skinny", "scikit-learn==0.22"],
-            ["scikit-learn==0.22 has no usable wheels", r"\(Python 3.1\d, 3.1\d"],
+            ["scikit-learn==0.22 has no usable wheels", "(Python {newer}, 3.10)"],
         ),
     ],
 )
@@ -232,8 +231,9 @@ def test_requirements_that_do_not_fit_are_named(
     with pytest.raises(RequirementsConflict) as raised:
         environments.resolve(requirements, tmp_path / "project", fresh, ignore)
     assert raised.value.stage == "environment"
+    newer = ", ".join(version for version in pythons.SUPPORTED if version in pythons.installed() and version != "3.10")
     for part in told:
-        assert re.search(part, raised.value.message)
+        assert part.format(newer=newer) in raised.value.message
 
 
 @pytest.fixture
