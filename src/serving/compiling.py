@@ -54,7 +54,7 @@ def _compile(bundle: Path, folder: Path) -> dict[str, Any]:
 
     try:
         read = _reader_spec(loaded)
-        width = _width(read)
+        width = single_rows.width(read)
     except NotExportable as error:
         return {"reason": str(error), "batches": False}
     whole = np.array([kind in ("integer", "long") for kind in read.get("kinds", ["double"] * width)])
@@ -154,12 +154,6 @@ def _reader_spec(loaded: PyFuncModel) -> dict[str, Any]:
 
 def _example_is_an_object(meta: Any) -> bool:
     return (meta.saved_input_example_info or {}).get("type") == "json_object"
-
-
-def _width(read: Mapping[str, Any]) -> int:
-    if read["kind"] == "columns":
-        return len(read["names"])
-    return int(read["shape"][1] if read["kind"] == "tensor" else read["width"])
 
 
 def _raw(loaded: PyFuncModel) -> Any:

@@ -36,14 +36,18 @@ def load(folder: Path, spec: Mapping[str, Any], reader: Mapping[str, Any], score
     kind = "f" if trees else "d"  # trees compare floats of 32 bits
     if not _takes(reader, kind) or (trees and spec["steps"]):
         return None
-    packed = struct.Struct(f"={_width(reader)}{kind}")
+    packed = struct.Struct(f"={width(reader)}{kind}")
     classes = forms.classes(folder)
-    together = _together(packed, score, _bodies(spec["decide"], classes))
+    bodies = _bodies(spec["decide"], classes)
+
+    def together(rows: Sequence[bytes]) -> list[bytes]:
+        return bodies(score(np.frombuffer(b"".join(rows), kind).reshape(len(rows), -1)))
+
     if not spec["score"].get("walked"):
         return SingleRows(_read(reader, packed), together)
     nodes, roots, values, start = (forms.stored(folder, name) for name in ("nodes", "offsets", "values", "start"))
     walk = walking.scores(nodes, roots.tolist(), values, start, mean=spec["score"]["mean"])
-    body = _body(spec["decide"], classes, values.dtype)
+    body = _body(spec["decide"], classes, bodies, values.dtype)
 
     def answer(rows: Sequence[bytes]) -> list[bytes] | None:
         if len(rows) >= TOGETHER:
@@ -66,14 +70,15 @@ def _takes(reader: Mapping[str, Any], kind: str) -> bool:
     return True
 
 
-def _width(reader: Mapping[str, Any]) -> int:
+def width(reader: Mapping[str, Any]) -> int:
+    """Numbers in a row; `reader`: see `compiled.reader`."""
     if reader["kind"] == "tensor":
         return int(reader["shape"][1])
     return int(reader["width"]) if reader["kind"] == "untyped" else len(reader["names"])
 
 
 def _read(reader: Mapping[str, Any], packed: struct.Struct) -> Callable[[Any], bytes | None]:
-    names, untyped, width = reader.get("names"), reader["kind"] == "untyped", _width(reader)
+    names, untyped, count = reader.get("names"), reader["kind"] == "untyped", width(reader)
     keys = None if names is None else [str(name) for name in names]
 
     def read(data: Any) -> bytes | None:
@@ -82,7 +87,7 @@ def _read(reader: Mapping[str, Any], packed: struct.Struct) -> Callable[[Any], b
         row = data[0]
         if keys is not None and type(row) is dict:
             row = [row.get(key) for key in keys]
-        if type(row) is not list or len(row) != width:
+        if type(row) is not list or len(row) != count:
             return None
         kinds = set(map(type, row))
         # Without types, whole numbers alone are read as such, which rounds large ones otherwise.
@@ -94,18 +99,6 @@ def _read(reader: Mapping[str, Any], packed: struct.Struct) -> Callable[[Any], b
             return None
 
     return read
-
-
-def _together(
-    packed: struct.Struct, score: Form, bodies: Callable[[Array], list[bytes]]
-) -> Callable[[Sequence[bytes]], list[bytes]]:
-    dtype, size = np.dtype(packed.format[-1]), packed.size
-
-    def answer(rows: Sequence[bytes]) -> list[bytes]:
-        array = np.frombuffer(b"".join(rows), dtype)
-        return bodies(score(array.reshape(len(rows), size // dtype.itemsize)))
-
-    return answer
 
 
 def _bodies(decide: str, classes: Array | None) -> Callable[[Array], list[bytes]]:
@@ -123,10 +116,11 @@ def _bodies(decide: str, classes: Array | None) -> Callable[[Array], list[bytes]
     return lambda scores: [of_classes[number] for number in numbered(scores).tolist()]
 
 
-def _body(decide: str, classes: Array | None, dtype: np.dtype) -> Callable[[Sequence[float]], bytes]:
-    """As `_bodies`, for one row."""
+def _body(
+    decide: str, classes: Array | None, bodies: Callable[[Array], list[bytes]], dtype: np.dtype
+) -> Callable[[Sequence[float]], bytes]:
+    """As `bodies`, for one row."""
     if decide != "class":
-        bodies = _bodies(decide, classes)
         return lambda scores: bodies(np.array([scores], dtype))[0]
     assert classes is not None
     of_classes = _of_classes(classes)
