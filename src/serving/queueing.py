@@ -35,6 +35,9 @@ QUEUE_BYTES = 256 * 1024**2
 BATCH = 256
 """Requests that are predicted together at most."""
 
+TURN_SECONDS = 0.001
+"""How long a quick model that predicts one request after the other may keep the event loop from others."""
+
 _FULL = problem(
     503,
     "overloaded",
@@ -65,6 +68,7 @@ class Queue:
         cost = operation.cost
         each = None if cost is None else (cost.each if operation.model.many else cost.one)
         self._limit = QUEUE_MIN if not each else max(QUEUE_MIN, int(QUEUE_SECONDS / each))
+        self._turn = BATCH if operation.model.many or not each else max(1, min(BATCH, int(TURN_SECONDS / each)))
 
     def ask(self, request: Request, done: Done, *, alone: bool) -> None:
         """Call `done`, now or later, with the operation's answer, or 503 where too many wait.
@@ -74,8 +78,7 @@ class Queue:
         quick = self._quick
         if quick is None or len(request.body) > QUICK_BYTES:
             self._ask_beside(request, done)
-        elif quick.many is None or (alone and not self._arrived):
-            self._metrics.batch(1)
+        elif alone and not self._arrived:
             self._ask_quickly(quick, request, done)
         elif len(self._arrived) >= self._limit:
             done(_FULL)
@@ -88,15 +91,15 @@ class Queue:
         """In the event loop, after all that had arrived with the first."""
         quick = self._quick
         assert quick is not None
-        batch, self._arrived = self._arrived[:BATCH], self._arrived[BATCH:]
+        batch, self._arrived = self._arrived[: self._turn], self._arrived[self._turn :]
         if self._arrived:  # others than these get their turn in between
             asyncio.get_running_loop().call_soon(self._answer_arrived)
-        self._metrics.batch(len(batch))
         answers = _together(quick, [request for request, _ in batch])
         if answers is None:
             for request, done in batch:
                 self._ask_quickly(quick, request, done)
         else:
+            self._metrics.batch(len(batch))
             for (_, done), answer in zip(batch, answers, strict=True):
                 done(answer)
 
@@ -106,6 +109,7 @@ class Queue:
         except NotQuick:
             self._ask_beside(request, done)
         else:
+            self._metrics.batch(1)
             done(answer)
 
     def _ask_beside(self, request: Request, done: Done) -> None:

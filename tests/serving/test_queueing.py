@@ -13,7 +13,7 @@ from asgard.serving.asking import Asking, Operation
 from asgard.serving.loaded import Cost, NotQuick
 from asgard.serving.messages import Answer, Request
 from asgard.serving.metrics import Metrics, SharedNumbers
-from asgard.serving.queueing import QUEUE_MIN, QUICK_BYTES, Queue
+from asgard.serving.queueing import QUEUE_MIN, QUICK_BYTES, TURN_SECONDS, Queue
 
 T = TypeVar("T")
 
@@ -68,12 +68,12 @@ def run() -> "Run":
     return ask
 
 
-def quick(model: Model, *, batches: bool = True) -> Operation:
+def quick(model: Model, *, batches: bool = True, cost: Cost | None = None) -> Operation:
     return Operation(
         "POST",
         model=Asking(model.one, model.many if batches else None),
         quick=Asking(model.quick_one, model.quick_many if batches else None),
-        cost=Cost(1e-4, 1e-5),
+        cost=cost or Cost(1e-4, 1e-5),
     )
 
 
@@ -136,6 +136,33 @@ def test_more_than_can_wait_is_refused_at_once_and_the_rest_answered(run: Run) -
     assert QUEUE_MIN - 2 <= len(refused) <= QUEUE_MIN
     assert all(answer.headers == {b"retry-after": b"1"} for answer in refused)
     assert [a.body for a in answers if a.status == 200] == bodies[: len(bodies) - len(refused)]
+
+
+def test_more_than_a_quick_model_answers_in_time_is_refused_at_once(run: Run) -> None:
+    model = Model()
+    bodies = [str(number).encode() for number in range(QUEUE_MIN * 2)]
+    answers = run(model, quick(model, batches=False, cost=Cost(1, 1)), bodies)
+    assert [answer.status for answer in answers] == [200] * QUEUE_MIN + [503] * QUEUE_MIN
+    assert model.asked == [[body] for body in bodies[:QUEUE_MIN]]
+
+
+def test_others_get_their_turn_between_those_that_a_quick_model_predicts_one_by_one() -> None:
+    model = Model()
+    turns: list[int] = []
+
+    async def ask() -> None:
+        answers: list[asyncio.Future[Answer]] = [asyncio.Future() for _ in range(6)]
+        with ThreadPoolExecutor(1) as thread:
+            operation = quick(model, batches=False, cost=Cost(TURN_SECONDS / 2, TURN_SECONDS / 2))
+            queue = Queue(operation, thread, Metrics(SharedNumbers(1), 0, [], {}))
+            for answer in answers:
+                queue.ask(Request(b"x"), answer.set_result, alone=False)
+            while not answers[-1].done():
+                turns.append(len(model.asked))
+                await asyncio.sleep(0)
+
+    asyncio.run(ask())
+    assert turns == [0, 2, 4]
 
 
 def test_a_fast_model_may_have_more_waiting(run: Run) -> None:
