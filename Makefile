@@ -36,10 +36,11 @@ check: environment ## Linter, formatter, types, layers
 serve: engine ## The API on 127.0.0.1:8000
 	@$(run) asgard serve
 
-bench: engine ## Seconds from a POST to the first prediction; what the number of models costs
+bench: engine ## Deploys, numbers of models, and the model server beside its peers; needs wrk and hey
 	@$(run) python bench/deploy.py --publish
 	@$(run) python bench/scale.py --publish
 	@$(run) python bench/serving.py --publish
+	@$(run) python bench/overload.py --publish
 
 clean: ## Removes what these targets made in this folder
 	rm -rf .venv .tools .demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -44,8 +44,6 @@ ASGARD = str(Path(sys.executable).with_name("asgard"))
 
 SCRIPT = CHECKOUT / "examples" / "quickstart" / "train.py"
 REQUIREMENTS = ["mlflow", "scikit-learn==1.3.0"]
-BY_HAND = [*REQUIREMENTS, "numpy<2", "skops<0.14"]
-"""What somebody who deploys by hand finds out that the example needs."""
 ROW = [0.1, -0.2, 0.3, 0.4, -0.5]
 DEADLINE_SECONDS = 900.0
 
@@ -126,8 +124,19 @@ def ours(url: str, model: str = "bench") -> tuple[float, dict[str, float]]:
     return total, stages
 
 
-def alone(environment: Mapping[str, str], project: Path, *, install: bool) -> float:
-    """Seconds of the script in a uv project; of `uv sync` before it where asked for."""
+def equal_project(data_dir: Path, folder: Path) -> Path:
+    """A uv project with the script and what the deploy locked for it."""
+    (locked,) = data_dir.glob("bundles/bench/*/environment")
+    shutil.copytree(locked, folder)
+    shutil.copy(SCRIPT, folder)
+    return folder
+
+
+def by_hand(environment: Mapping[str, str], project: Path, *, install: bool) -> tuple[float, float]:
+    """Seconds of a person's commands: up to the script's end, and up to the first prediction of `mlflow models serve`.
+
+    In a uv project; `install`: with `uv sync` before it.
+    """
     began = time.monotonic()
     if install:
         subprocess.run([find_uv_bin(), "sync", "--quiet", "--frozen"], env=environment, cwd=project, check=True)
@@ -138,37 +147,13 @@ def alone(environment: Mapping[str, str], project: Path, *, install: bool) -> fl
         "MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlflow.db",
     }
     subprocess.run([programs / "python", SCRIPT.name], env=variables, cwd=project, check=True, capture_output=True)
-    return time.monotonic() - began
-
-
-def equal_project(data_dir: Path, folder: Path) -> Path:
-    """A uv project with the script and what the deploy locked for it."""
-    (locked,) = data_dir.glob("bundles/bench/*/environment")
-    shutil.copytree(locked, folder)
-    shutil.copy(SCRIPT, folder)
-    return folder
-
-
-def by_hand(environment: Mapping[str, str], folder: Path, *, install: bool) -> float:
-    """Seconds of a person's commands: an environment where asked for, the script, the server, the first prediction."""
-    began = time.monotonic()
-    python = folder / "venv" / "bin" / "python"
-    if install:
-        subprocess.run(
-            [find_uv_bin(), "venv", "--quiet", "--python", "3.11", folder / "venv"], env=environment, check=True
-        )
-        subprocess.run(
-            [find_uv_bin(), "pip", "install", "--quiet", "--python", python, *BY_HAND], env=environment, check=True
-        )
-    path = {"PATH": os.pathsep.join([str(python.parent), environment["PATH"]])}
-    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/hand.db"}
-    subprocess.run([python, SCRIPT], env={**environment, **path, **store}, cwd=folder, check=True, capture_output=True)
-    models = sorted((folder / "mlruns").glob("*/models/m-*/artifacts"), key=lambda path: path.stat().st_mtime)
+    trained = time.monotonic() - began
+    models = sorted((project / "mlruns").glob("*/models/m-*/artifacts"), key=lambda path: path.stat().st_mtime)
     port = free_port()
-    command = [str(python.parent / "mlflow"), "models", "serve", "-m", str(models[-1]), "--env-manager", "local"]
-    with process([*command, "--port", str(port), "--host", "127.0.0.1"], {**environment, **path, **store}, folder):
+    command = [str(programs / "mlflow"), "models", "serve", "-m", str(models[-1]), "--env-manager", "local"]
+    with process([*command, "--port", str(port), "--host", "127.0.0.1"], variables, project):
         until(lambda: answers(f"http://127.0.0.1:{port}/invocations", {"inputs": [ROW]}))
-        return time.monotonic() - began
+        return trained, time.monotonic() - began
 
 
 @contextmanager
@@ -225,6 +210,7 @@ def on_cluster(folder: Path, repeats: int) -> list[str]:
             "ASGARD_CACHE_DIR": str(folder / "cache"),
             "PATH": path_with_cli(Path(cli.command), folder),
         }
+        results.progress("deploys to the cluster")
         with api(environment, folder) as (url, _, _):
             cold, cold_stages = ours(url)
             warm, starts = [], []
@@ -234,6 +220,7 @@ def on_cluster(folder: Path, repeats: int) -> list[str]:
         change, did = replicas_seconds(environment)
         destroy(environment)
     local = {**environment, "ASGARD_TARGET": "local", "ASGARD_DATA_DIR": str(folder / "local")}
+    results.progress("deploys to this machine")
     with api(local, folder) as (url, _, _):
         ours(url)
         compared = [ours(url) for _ in range(repeats)]
@@ -273,15 +260,17 @@ def here(folder: Path, repeats: int) -> list[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ASGARD_", "MLFLOW_"))}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     settings = {"ASGARD_DATA_DIR": str(folder / "data"), "ASGARD_CACHE_DIR": str(folder / "cache")}
+    results.progress("asgard serve")
     with api({**environment, **settings}, folder) as (url, answered, ready):
+        results.progress("deploys")
         cold, cold_stages = ours(url)
         warm = [ours(url) for _ in range(repeats)]
         project = equal_project(folder / "data", folder / "project")
     destroy({**environment, **settings})
-    alone_cold = alone(environment, project, install=True)
-    alone_warm = [alone(environment, project, install=False) for _ in range(repeats)]
-    hand_cold = by_hand(environment, folder, install=True)
-    hand_warm = [by_hand(environment, folder, install=False) for _ in range(repeats)]
+    results.progress("by hand")
+    alone_cold, hand_cold = by_hand(environment, project, install=True)
+    by_hand_warm = [by_hand(environment, project, install=False) for _ in range(repeats)]
+    alone_warm, hand_warm = [alone for alone, _ in by_hand_warm], [served for _, served in by_hand_warm]
     warm_seconds = [total for total, _ in warm]
     return [
         "| POST → first prediction | Asgard, s | script alone, s | ratio | with `mlflow models serve`, s | ratio |",

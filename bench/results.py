@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,11 @@ def machine() -> str:
     load = os.getloadavg()[0]
     system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     return f"{time.strftime('%Y-%m-%d')}, {system}, {versions}; load before it {load:.1f}."
+
+
+def progress(text: str) -> None:
+    """Say what is measured next, apart from the results."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def publish(section: str, content: str) -> None:

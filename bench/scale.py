@@ -111,14 +111,17 @@ def measure(folder: Path, options: argparse.Namespace) -> str:
         ours(url)  # makes the environment
         rows = []
         for former, size in zip([0, *options.sizes], [0, *options.sizes], strict=False):
+            results.progress(f"{size:,} registered models")
             grow(client, range(former, size))
             whole = milliseconds(http, f"{url}/mlops/models", 3 * options.repeats)
             one = milliseconds(http, f"{url}/mlops/models/bench", 3 * options.repeats)
             rows.append((size + 1, whole, one, deploy_seconds(url, options.repeats)))
+        results.progress("deploys at once")
         alone = statistics.median(seconds_at_once(url, [f"alone-{number}"], 1) for number in range(options.repeats))
         together = seconds_at_once(url, [f"at-once-{number}" for number in range(AT_ONCE)], AT_ONCE)
         names = [f"served-{number}" for number in range(options.served - AT_ONCE - options.repeats - 1)]
         more = seconds_at_once(url, names, AT_ONCE)
+        results.progress(f"{options.served} models are idle")
         cpu, megabytes = idle(folder)
     table = [
         f"| {size:,} | {whole:.0f} | {one:.0f} | {seconds:.2f} | {seconds / rows[0][3]:.2f} |"

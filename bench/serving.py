@@ -271,6 +271,7 @@ def serving(peer: Peer, python: Path, model: Path, folder: Path, rows: Rows, exp
 def measure(servers: Collection[Server], rows: Rows, arguments: argparse.Namespace) -> None:
     """Load one server after the other, and all again: what slows the machine for a while slows no one server alone."""
     for repeat in range(arguments.repeats):
+        results.progress(f"load, {repeat + 1} of {arguments.repeats}")
         for server in servers:
             for count, connections in itertools.product(arguments.rows, CONNECTIONS):
                 load = partial(arguments.load, server.url, server.peer.body(rows[:count]), connections)
@@ -325,6 +326,7 @@ def main() -> None:
     found = [results.machine()]
     print(found[0], flush=True)
     for name in arguments.models:
+        results.progress(f"{name}: environments")
         own = python_of("ours", OURS, name)
         interpreters = {title: python_of(title, peer.requirements, name) for title, peer in peers.items()}
         with tempfile.TemporaryDirectory(prefix="asgard-bench-") as temporary:
@@ -343,6 +345,7 @@ def main() -> None:
                 before = python_of(f"ours at {arguments.before}", former_requirements(arguments.before), name)
                 former = ours(folder / "before", model, before, revision=arguments.before)
                 servers[f"Asgard at {arguments.before}"] = (former, before, expected)
+            results.progress(f"{name}: {len(servers)} servers start")
             with ExitStack() as stack:
                 started = {
                     title: stack.enter_context(serving(peer, python, model, folder / f"run-{number}", rows, wanted))

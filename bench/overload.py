@@ -1,0 +1,173 @@
+"""Our model server under more than it can answer, and beside clients that are slow or send much.
+
+    uv run python bench/overload.py [--seconds 3] [--publish]
+
+Overload: a forest that is neither compiled nor batched, with 1,000 clients (`hey`) that ask for twice of what it
+answers to 32 (`wrk`). Bad company: the compiled forest with 32 connections (`wrk`), alone, beside 200 clients that send
+a byte of a request every 200 ms, and beside one that sends a body of 32 MB a second, which is not JSON.
+"""
+
+import argparse
+import asyncio
+import csv
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+import fitted
+import results
+
+from serving import OURS, load, ours, python_of, serving
+
+CLIENTS = 1_000
+CONNECTIONS = 32
+SLOW_CLIENTS = 200
+SLOW_SECONDS = 0.2
+HUGE_BYTES = 32_000_000
+REPEATS = 3
+PINNED = ["taskset", "-c", "1"] if shutil.which("taskset") and (os.cpu_count() or 1) > 1 else []
+Client = Callable[[SplitResult], Coroutine[Any, Any, None]]
+
+
+def offered(url: str, body: Any, rate: float, seconds: int, folder: Path) -> list[str]:
+    """What became of so many requests a second of many clients: answers and refusals a second, and their 99 %, in ms.
+
+    Of those on connections that are open; to open them all takes a while at first.
+    """
+    file = folder / "body.json"
+    file.write_text(json.dumps(body))
+    number = int(rate * seconds) // CLIENTS * CLIENTS
+    options = ["-n", str(number), "-c", str(CLIENTS), "-q", f"{rate / CLIENTS:.4f}", "-m", "POST", "-o", "csv"]
+    command = [*PINNED, "hey", *options, "-T", "application/json", "-D", str(file), url]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    rows = list(csv.DictReader(output.splitlines()))
+    if len(rows) != number:
+        sys.exit(f"{number - len(rows)} of {number} requests to {url} had no answer.")
+    opened = max(float(row["offset"]) for row in rows if float(row["DNS+dialup"]))
+    rows = [row for row in rows if float(row["offset"]) > opened]
+    taken: dict[str, list[float]] = {"200": [], "503": []}
+    for row in rows:
+        taken[row["status-code"]].append(1000 * float(row["response-time"]))
+    span = max(float(row["offset"]) for row in rows) - opened
+    return [f"{len(some) / span:,.0f} | {_percentile(some):,.0f}" for some in taken.values()]
+
+
+def _percentile(taken: list[float]) -> float:
+    return statistics.quantiles(taken, n=100, method="inclusive")[-1]
+
+
+async def slow_client(url: SplitResult) -> None:
+    """Sends a request byte by byte, for as long as it is let."""
+    while True:
+        _, writer = await asyncio.open_connection(url.hostname, url.port)
+        for byte in b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n" + b" " * 999:
+            writer.write(bytes([byte]))
+            await asyncio.sleep(SLOW_SECONDS)
+        writer.close()
+
+
+async def huge_client(url: SplitResult) -> None:
+    """Sends a large body in pieces, and then the next."""
+    piece = b"[" * (HUGE_BYTES // 100)
+    while True:
+        reader, writer = await asyncio.open_connection(url.hostname, url.port)
+        writer.write(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % HUGE_BYTES)
+        for _ in range(100):
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.01)
+        await reader.readline()
+        writer.close()
+
+
+@contextmanager
+def beside(client: Client | None, number: int, url: str) -> Iterator[None]:
+    """So many of these clients, in a thread on the core of the load."""
+    ended = threading.Event()
+
+    async def together() -> None:
+        if PINNED:
+            os.sched_setaffinity(0, {1})
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(client(urlsplit(url))) for _ in range(number) if client]
+            await asyncio.to_thread(ended.wait)
+            for task in tasks:
+                task.cancel()
+
+    with ThreadPoolExecutor(1) as thread:
+        clients = thread.submit(asyncio.run, together())
+        try:
+            yield
+        finally:
+            ended.set()
+        clients.result()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--publish", action="store_true", help="write the results to docs/performance.md")
+    arguments = parser.parse_args()
+    if missing := [name for name in ("hey", "wrk") if shutil.which(name) is None]:
+        sys.exit(f"Not on the PATH: {', '.join(missing)}. Debian and Homebrew have them by these names.")
+    where = results.machine()
+    with tempfile.TemporaryDirectory(prefix="asgard-bench-") as temporary:
+        found = "\n".join([where, "", *measure(Path(temporary), arguments.seconds)])
+    print(found)
+    if arguments.publish:
+        results.publish("bench/overload.py", f"{found}\n")
+
+
+def measure(folder: Path, seconds: int) -> list[str]:
+    """Lines of Markdown."""
+    python, model = python_of("ours", OURS, "forest"), folder / "model"
+    rows, expected = fitted.fit(python, "forest", model)
+    compiled = ours(folder / "compiled", model, python)
+    plain = ours(folder / "plain", model, python, compiled=False)
+    about = folder / "plain" / "compiled" / "about.json"
+    about.write_text(json.dumps({**json.loads(about.read_text()), "batches": False}))
+    body = compiled.body(rows[:1])
+    with serving(plain, python, model, folder / "run-plain", rows, expected) as server:
+        results.progress("overload")
+        rate, slow = load(server.url, body, CONNECTIONS, seconds, server.folder)
+        overload = offered(server.url, body, 2 * rate, 2 * seconds, server.folder)
+    company = []
+    with serving(compiled, python, model, folder / "run-compiled", rows, expected) as server:
+        for _ in range(REPEATS):
+            for name, client, number in (
+                ("nobody", None, 0),
+                (f"{SLOW_CLIENTS} slow clients", slow_client, SLOW_CLIENTS),
+                (f"a client of {HUGE_BYTES // 1_000_000} MB a second", huge_client, 1),
+            ):
+                results.progress(f"beside {name}")
+                with beside(client, number, server.url):
+                    company.append((name, load(server.url, body, CONNECTIONS, seconds, server.folder)))
+    return [
+        "| asked by | answered/s | p99, ms | 503/s | p99, ms |",
+        "|---|---|---|---|---|",
+        f"| {CONNECTIONS} clients, as fast as they are answered | {rate:,.0f} | {slow:,.0f} | | |",
+        f"| {CLIENTS:,} clients, {2 * rate:,.0f} a second | {' | '.join(overload)} |",
+        "",
+        f"| beside {CONNECTIONS} connections | req/s | p99, ms |",
+        "|---|---|---|",
+        *(
+            f"| {name} | {statistics.median(r for n, (r, _) in company if n == name):,.0f} "
+            f"| {statistics.median(p for n, (_, p) in company if n == name):.2f} |"
+            for name in dict.fromkeys(name for name, _ in company)
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    main()
