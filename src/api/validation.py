@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import InvalidRequirement
 from packaging.utils import canonicalize_name
 
 from .. import naming, quantities
+from ..platform import syntax
 from ..serving import options
 
 SCRIPT_MAX_BYTES: Final = 1024**2
@@ -137,7 +138,7 @@ def requirement(text: str) -> str:
     if text.strip().startswith("-"):
         raise ValueError("is an option; only names and versions are allowed, such as scikit-learn==1.3.0")
     try:
-        parsed = Requirement(text)
+        parsed = syntax.requirement(text)
     except InvalidRequirement:
         raise ValueError(
             "is not a requirement of PEP 508; write a name and versions, such as scikit-learn==1.3.0, not a path or URL"
@@ -150,7 +151,7 @@ def requirement(text: str) -> str:
 def requirements(texts: Sequence[str]) -> Sequence[str]:
     seen: set[tuple[str, str]] = set()
     for text in texts:
-        parsed = Requirement(text)
+        parsed = syntax.requirement(text)
         key = (canonicalize_name(parsed.name), str(parsed.marker))
         if key in seen:
             raise ValueError(f"name {key[0]} twice; put all its bounds in one requirement, as in {key[0]}>=1,<2")

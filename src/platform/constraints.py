@@ -12,6 +12,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from . import syntax
+
 
 @dataclass(frozen=True)
 class Limit:
@@ -93,7 +95,7 @@ LIMITS: Final = (
 def always(posted: tuple[Requirement, ...]) -> list[Limit]:
     """The limits to begin with, without those of packages whose version the poster names."""
     named = _named(posted)
-    return [limit for limit in ALWAYS if Requirement(limit.requirement).name not in named]
+    return [limit for limit in ALWAYS if syntax.requirement(limit.requirement).name not in named]
 
 
 def needed(lock: Mapping[str, Any], posted: tuple[Requirement, ...]) -> list[Limit]:
@@ -109,7 +111,8 @@ def undeclared(lock: Mapping[str, Any], posted: tuple[Requirement, ...]) -> list
     found = {
         limit.requirement: limit
         for limit in UNDECLARED
-        if Requirement(limit.requirement).name not in named and any(_is_of(limit, package) for package in packages)
+        if syntax.requirement(limit.requirement).name not in named
+        and any(_is_of(limit, package) for package in packages)
     }
     return list(found.values())
 
@@ -121,7 +124,7 @@ def _named(posted: tuple[Requirement, ...]) -> set[str]:
 def _needed(packages: list[Mapping[str, Any]], named: set[str], pinned: set[str]) -> Iterator[Limit]:
     versions = {package["name"]: package["version"] for package in packages}
     for limit in LIMITS:
-        limited = Requirement(limit.requirement)
+        limited = syntax.requirement(limit.requirement)
         version = versions.get(limited.name)
         if version is None or limited.name in named or limited.specifier.contains(version, prereleases=True):
             continue

@@ -30,7 +30,7 @@ from .. import serving
 from ..errors import EnvironmentUnavailable, RequirementsConflict
 from ..serving.processes import clean_environment
 from ..settings import Settings
-from . import conflicts, constraints, processes, pythons, uv_tool
+from . import conflicts, constraints, processes, pythons, syntax, uv_tool
 from .uv_tool import OnLog, UvFailed
 
 FRESH_SECONDS: Final = 600.0
@@ -105,7 +105,7 @@ def resolve(requirements: Sequence[str], folder: Path, settings: Settings, on_lo
     Requirements are PEP 508 strings. Raises RequirementsConflict, and EnvironmentUnavailable where the package index
     cannot be reached, no suitable Python can be had, or it takes longer than `ASGARD_ENVIRONMENT_TIMEOUT_SECONDS`.
     """
-    posted = tuple(Requirement(requirement) for requirement in requirements)
+    posted = tuple(syntax.requirement(requirement) for requirement in requirements)
     project = _Project(posted, _added(posted), where, _wished(posted, settings))
     remembered = settings.cache_dir / "locks" / _key(project)
     folder.mkdir(parents=True, exist_ok=True)
@@ -233,17 +233,17 @@ def _hooks_digest() -> str:
 
 def _added(posted: tuple[Requirement, ...]) -> tuple[Requirement, ...]:
     """What tracking and serving need beside what was posted."""
-    needs = [Requirement(requirement) for requirement in serving.SERVER_REQUIREMENTS]
+    needs = [syntax.requirement(requirement) for requirement in serving.SERVER_REQUIREMENTS]
     names = {canonicalize_name(requirement.name) for requirement in posted}
     if not names & {"mlflow", "mlflow-skinny"}:
         # The whole of MLflow: flavours save with packages that mlflow-skinny leaves out.
-        needs.append(Requirement("mlflow"))
+        needs.append(syntax.requirement("mlflow"))
     return tuple(needs)
 
 
 def _wished(posted: tuple[Requirement, ...], settings: Settings) -> tuple[Requirement, ...]:
     names = {canonicalize_name(requirement.name) for requirement in posted}
-    wished = map(Requirement, serving.COMPILED_REQUIREMENTS if settings.compile_models else ())
+    wished = map(syntax.requirement, serving.COMPILED_REQUIREMENTS if settings.compile_models else ())
     return tuple(requirement for requirement in wished if canonicalize_name(requirement.name) not in names)
 
 
@@ -254,7 +254,7 @@ def _limits(project: _Project, settings: Settings) -> list[str]:
         newest = f"<={installed_version('mlflow')}"
         limits += [f"mlflow{newest}", f"mlflow-skinny{newest}"]
     named = {canonicalize_name(requirement.name) for requirement in project.posted if requirement.specifier}
-    return [limit for limit in limits if Requirement(limit).name not in named]
+    return [limit for limit in limits if syntax.requirement(limit).name not in named]
 
 
 def _resolve_with_wishes(project: _Project, folder: Path, settings: Settings, on_log: OnLog) -> None:
@@ -296,7 +296,7 @@ def _resolve(project: _Project, folder: Path, settings: Settings, on_log: OnLog)
     try:
         python = _lock_newest(project, limits, project.where.pythons, folder, deadline, on_log)
     except RequirementsConflict as error:
-        if not any(Requirement(limit).name in error.message for limit in limits):
+        if not any(syntax.requirement(limit).name in error.message for limit in limits):
             raise
         python = _lock_newest(project, limits := [], project.where.pythons, folder, deadline, on_log)
 
@@ -306,7 +306,9 @@ def _resolve(project: _Project, folder: Path, settings: Settings, on_log: OnLog)
     if undeclared or needed:
         for limit in (*undeclared, *needed):
             on_log(f"{limit.requirement}: {limit.reason}")
-        completed = replace(project, added=(*project.added, *(Requirement(limit.requirement) for limit in undeclared)))
+        completed = replace(
+            project, added=(*project.added, *(syntax.requirement(limit.requirement) for limit in undeclared))
+        )
         further = [*limits, *dict.fromkeys(limit.requirement for limit in needed)]
         # What does not resolve on a newer Python does not with more limits either.
         candidates = project.where.pythons[project.where.pythons.index(python) :]

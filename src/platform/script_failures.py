@@ -7,6 +7,8 @@ import signal
 from collections.abc import Sequence
 from typing import Final
 
+from . import syntax
+
 _FRAME: Final = re.compile(r'  File "(.+)", line (\d+)')
 _RAISED: Final = re.compile(r"([A-Za-z_][\w.]*)(: .*)?")
 _MAX_CHARACTERS: Final = 300
@@ -27,7 +29,7 @@ def describe(script_name: str, status: int, tail: Sequence[str]) -> str:
 def elsewhere(script: bytes) -> str:
     """A sentence, after a space, where the script's own code sends its runs to another MLflow; else nothing."""
     try:
-        calls = [node for node in ast.walk(ast.parse(script)) if isinstance(node, ast.Call)]
+        calls = [node for node in ast.walk(syntax.tree(script)) if isinstance(node, ast.Call)]
     except (SyntaxError, ValueError):
         return ""
     for call in calls:

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from .. import naming
+from . import syntax
 from .environments import Environment
 
 MAX_TEMPLATES: Final = 4
@@ -162,7 +162,7 @@ class ScriptTemplates:
 def _start(environment: Environment, folder: Path) -> tuple[_Template | None, bool]:
     """A template; None where there is none in time. True: there never will be, as it ends by itself."""
     ours, theirs = socket.socketpair()
-    names = {canonicalize_name(Requirement(text).name) for text in _requirements(folder)}
+    names = {canonicalize_name(syntax.requirement(text).name) for text in _requirements(folder)}
     modules = [module for name, of_it in _MODULES.items() if name in names for module in of_it]
     process = subprocess.Popen(
         [

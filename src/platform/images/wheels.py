@@ -5,12 +5,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from packaging.markers import Marker
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from ...errors import RequirementsConflict
-from .. import uv_tool
+from .. import syntax, uv_tool
 from ..environments import Lock
 from .base import Base
 from .contents import MACHINES
@@ -44,7 +43,7 @@ def check(lock: Lock, base: Base) -> None:
     document = tomllib.loads(export(lock))
     environment = _environment(lock.python, MACHINES[base.platform])
     where = f"{base.platform} with Python {lock.python} and glibc 2.{base.contents.glibc}"
-    if not any(Marker(marker).evaluate(environment) for marker in document["environments"]):
+    if not any(syntax.marker(marker).evaluate(environment) for marker in document["environments"]):
         raise RequirementsConflict(
             f"The requirements were locked for another platform than the image's, {where}. Deploy again.",
             stage="environment",
@@ -53,7 +52,7 @@ def check(lock: Lock, base: Base) -> None:
     missing = [
         f"{package['name']} {package['version']}"
         for package in document["packages"]
-        if "marker" not in package or Marker(package["marker"]).evaluate(environment)
+        if "marker" not in package or syntax.marker(package["marker"]).evaluate(environment)
         if not any(_fits(wheel, tags) for wheel in package.get("wheels", ()))
     ]
     if missing:
