@@ -28,15 +28,13 @@ from urllib.parse import SplitResult, urlsplit
 import fitted
 import results
 
-from serving import OURS, load, ours, python_of, serving
+from serving import BESIDE, CONNECTIONS, OURS, load, ours, python_of, serving
 
 CLIENTS = 1_000
-CONNECTIONS = 32
 SLOW_CLIENTS = 200
 SLOW_SECONDS = 0.2
 HUGE_BYTES = 32_000_000
 REPEATS = 3
-PINNED = ["taskset", "-c", "1"] if shutil.which("taskset") and (os.cpu_count() or 1) > 1 else []
 Client = Callable[[SplitResult], Coroutine[Any, Any, None]]
 
 
@@ -49,7 +47,7 @@ def offered(url: str, body: Any, rate: float, seconds: int, folder: Path) -> lis
     file.write_text(json.dumps(body))
     number = int(rate * seconds) // CLIENTS * CLIENTS
     options = ["-n", str(number), "-c", str(CLIENTS), "-q", f"{rate / CLIENTS:.4f}", "-m", "POST", "-o", "csv"]
-    command = [*PINNED, "hey", *options, "-T", "application/json", "-D", str(file), url]
+    command = [*BESIDE, "hey", *options, "-T", "application/json", "-D", str(file), url]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     rows = list(csv.DictReader(output.splitlines()))
     if len(rows) != number:
@@ -92,15 +90,15 @@ async def huge_client(url: SplitResult) -> None:
 
 
 @contextmanager
-def beside(client: Client | None, number: int, url: str) -> Iterator[None]:
+def beside(client: Client, number: int, url: str) -> Iterator[None]:
     """So many of these clients, in a thread on the core of the load."""
     ended = threading.Event()
 
     async def together() -> None:
-        if PINNED:
+        if BESIDE:
             os.sched_setaffinity(0, {1})
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(client(urlsplit(url))) for _ in range(number) if client]
+            tasks = [group.create_task(client(urlsplit(url))) for _ in range(number)]
             await asyncio.to_thread(ended.wait)
             for task in tasks:
                 task.cancel()
@@ -140,26 +138,26 @@ def measure(folder: Path, seconds: int) -> list[str]:
     body = compiled.body(rows[:1])
     with serving(plain, python, model, folder / "run-plain", rows, expected) as server:
         results.progress("overload")
-        rate, slow = load(server.url, body, CONNECTIONS, seconds, server.folder)
+        rate, slow = load(server.url, body, CONNECTIONS[-1], seconds, server.folder)
         overload = offered(server.url, body, 2 * rate, 2 * seconds, server.folder)
     company = []
     with serving(compiled, python, model, folder / "run-compiled", rows, expected) as server:
         for _ in range(REPEATS):
             for name, client, number in (
-                ("nobody", None, 0),
+                ("nobody", slow_client, 0),
                 (f"{SLOW_CLIENTS} slow clients", slow_client, SLOW_CLIENTS),
                 (f"a client of {HUGE_BYTES // 1_000_000} MB a second", huge_client, 1),
             ):
                 results.progress(f"beside {name}")
                 with beside(client, number, server.url):
-                    company.append((name, load(server.url, body, CONNECTIONS, seconds, server.folder)))
+                    company.append((name, load(server.url, body, CONNECTIONS[-1], seconds, server.folder)))
     return [
         "| asked by | answered/s | p99, ms | 503/s | p99, ms |",
         "|---|---|---|---|---|",
-        f"| {CONNECTIONS} clients, as fast as they are answered | {rate:,.0f} | {slow:,.0f} | | |",
+        f"| {CONNECTIONS[-1]} clients, as fast as they are answered | {rate:,.0f} | {slow:,.0f} | | |",
         f"| {CLIENTS:,} clients, {2 * rate:,.0f} a second | {' | '.join(overload)} |",
         "",
-        f"| beside {CONNECTIONS} connections | req/s | p99, ms |",
+        f"| beside {CONNECTIONS[-1]} connections | req/s | p99, ms |",
         "|---|---|---|",
         *(
             f"| {name} | {statistics.median(r for n, (r, _) in company if n == name):,.0f} "

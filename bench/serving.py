@@ -49,6 +49,8 @@ CACHE = user_cache_path("asgard") / "bench"
 OURS = ("mlflow-skinny", *SERVER_REQUIREMENTS, *COMPILED_REQUIREMENTS)
 START_SECONDS = 180.0
 CONNECTIONS = (1, 32)
+BESIDE = ["taskset", "-c", "1"] if shutil.which("taskset") and (os.cpu_count() or 1) > 1 else []
+"""Before a command that loads a server: on another core than the server's, where that can be said."""
 
 ECHO = """
 import socket
@@ -206,8 +208,7 @@ def load(url: str, body: Any, connections: int, seconds: int, folder: Path) -> t
     script = folder / "request.lua"
     content = json.dumps(body).replace("\\", "\\\\").replace("'", "\\'")
     script.write_text(f"wrk.method='POST'\nwrk.body='{content}'\nwrk.headers['content-type']='application/json'\n")
-    pinned = ["taskset", "-c", "1"] if shutil.which("taskset") and (os.cpu_count() or 1) > 1 else []
-    command = [*pinned, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout=30s", "--latency", "-s"]
+    command = [*BESIDE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout=30s", "--latency", "-s"]
     output = subprocess.run([*command, str(script), url], check=True, capture_output=True, text=True).stdout
     if "Non-2xx" in output or "Socket errors" in output:
         sys.exit(f"Requests to {url} failed:\n{output}")
