@@ -11,6 +11,8 @@ from typing import Final
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from ruamel.yaml import YAML
+
 from ..errors import InvalidRequest
 from .tracking import Tracking, connect, reaches_mlflow, without_credentials
 
@@ -53,6 +55,39 @@ def download(tracking: Tracking, uri: str, folder: Path) -> None:
     with TemporaryDirectory(dir=folder.parent, prefix=".download-") as temporary:
         found = download_artifacts(artifact_uri=uri, dst_path=temporary, tracking_uri=tracking.uri)
         Path(found).rename(folder)
+
+
+@reaches_mlflow
+def predicts(tracking: Tracking, uri: str) -> bool:
+    """Whether the model in this folder of the store can be served: a mere transformer lacks the flavour for that.
+
+    True, too, where MLflow does not proxy the folder.
+    """
+    if not is_proxied(uri):
+        return True
+    local = local_path(tracking, uri)
+    text = _read(tracking, uri, "MLmodel") if local is None else _text(local / "MLmodel")
+    return text is not None and "python_function" in YAML(typ="safe").load(text)["flavors"]
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text() if path.is_file() else None
+
+
+def _read(tracking: Tracking, uri: str, name: str) -> str | None:
+    """The text of a file in a folder that only MLflow can reach; None: it is not there."""
+    connect(tracking.uri)
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from requests import HTTPError
+
+    store = get_artifact_repository(uri, tracking_uri=tracking.uri)
+    with TemporaryDirectory() as folder:
+        try:
+            return Path(store.download_artifacts(name, folder)).read_text()  # type: ignore[no-untyped-call]
+        except HTTPError as error:
+            if error.response is None or error.response.status_code != 404:
+                raise
+            return None
 
 
 @reaches_mlflow

@@ -16,6 +16,14 @@ _NO_WHEEL: Final = re.compile(
     r"|does(n't| not) have a source distribution or wheel|is not compatible with Python|does not satisfy Python",
 )
 _MISSING: Final = re.compile(r"Because (\S+) was not found in the package registry")
+_IMPORTED: Final = {
+    "cv2": "opencv-python-headless",
+    "pil": "Pillow",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "PyYAML",
+}
+"""Packages that are not called like the module that is imported, by its name; the index has nothing usable there."""
 _WORDS: Final = (
     (
         re.compile(
@@ -55,6 +63,9 @@ def names_unknown_package(text: str) -> bool:
 
 def explain(failures: Mapping[str, str], posted: Iterable[Requirement], added: Iterable[Requirement]) -> str:
     """One paragraph: why, what tracking and serving have to do with it, what to do. `failures`: uv's text by Python."""
+    names = {canonicalize_name(requirement.name) for requirement in posted}
+    for name in sorted(names & _IMPORTED.keys()):
+        return f"{name} is what scripts import; its package is called {_IMPORTED[name]}."
     for text in failures.values():
         if missing := _MISSING.search(_unwrapped(text)):
             return (
@@ -69,7 +80,7 @@ def explain(failures: Mapping[str, str], posted: Iterable[Requirement], added: I
     ]
     if contradiction is None:
         sentences.append("Only packages with a wheel for this platform can be used.")
-    if ours := _named(added, {canonicalize_name(requirement.name) for requirement in posted}, text):
+    if ours := _named(added, names, text):
         sentences.append(f"Tracking and serving need {', '.join(map(str, ours))}.")
     sentences.append("Loosen or change one of the packages named here.")
     return " ".join(sentences)

@@ -275,9 +275,10 @@ def _train(
         )
         trained = registry.find_trained(tools.tracking, entry.token, request.model_name, request.experiment_name)
         if trained is None:
+            elsewhere = script_failures.elsewhere(request.script)
             raise NoModelLogged(
-                f"{request.script_name} ended well and logged no model. Call mlflow.<flavour>.log_model in it, "
-                f"inside a run that finishes.{script_failures.elsewhere(request.script)}",
+                f"{request.script_name} ended well and logged no model that predicts. Call mlflow.<flavour>.log_model "
+                f"in it, inside a run that finishes.{elsewhere}",
                 log_tail=training.log_tail(project),
             )
     except ScriptFailed as error:

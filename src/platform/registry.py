@@ -96,16 +96,20 @@ def get_model(tracking: Tracking, name: str) -> tuple[RegisteredModel, list[Mode
 
 @reaches_mlflow
 def find_trained(tracking: Tracking, token: str, model_name: str, experiment_name: str) -> Trained | None:
-    """What the script of the deploy with this token made; None: it logged no model in a run that finished.
+    """What the script of the deploy with this token made; None: no model that predicts, in a run that finished.
 
-    A version that the script registered under `model_name` is it. Else the last model of the last finished run; one
-    that was logged outside any run gets a run in `experiment_name`. Raises InvalidRequest where its artifacts are not
-    reached through MLflow.
+    A version that the script registered under `model_name` is it. Else the last model that predicts of the last
+    finished run with one; one that was logged outside any run gets a run in `experiment_name`. Raises InvalidRequest
+    where its artifacts are not reached through MLflow.
     """
     found = runs.traces(tracking, token)
     own = [version for version in _versions_of(tracking, found) if version.name == model_name]
     last = max(own, key=_number, default=None)
-    logged = runs.find_logged(found) if last is None else _logged_as(last)
+    if last is not None:
+        logged: runs.Logged | None = _logged_as(last)
+    else:
+        all_logged = runs.logged(found)
+        logged = next((model for model, location in all_logged if artifacts.predicts(tracking, location)), None)
     if logged is None:
         return None
     for run in found.runs:

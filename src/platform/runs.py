@@ -5,7 +5,7 @@ The script's environment holds `MLFLOW_RUN_CONTEXT`, so every run and, with MLfl
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +28,7 @@ _HISTORY: Final = "mlflow.log-model.history"
 
 @dataclass(frozen=True)
 class Logged:
-    """The model that a deploy is about.
+    """A model that a script logged.
 
     `run_id` None: the script logged it outside any run. `source`: URI of its folder, `models:/m-…` (MLflow 3) or
     `mlflow-artifacts:/…` (MLflow 2). `model_id`: MLflow 3 only.
@@ -67,24 +67,25 @@ def traces(tracking: Tracking, token: str) -> Traces:
     )
 
 
-def find_logged(found: Traces) -> Logged | None:
-    """The model to deploy: the last one logged in the last finished run that logged one.
+def logged(found: Traces) -> Iterator[tuple[Logged, str]]:
+    """What may be deployed, each with the URI of its folder in the artifact store.
 
-    Only where no finished run has one, the last of those that were logged outside any run.
+    First of all the last model that was logged in the last finished run, last of all those logged outside any run.
     """
-    finished = {run.info.run_id for run in found.runs if run.info.status == "FINISHED"}
     for run in reversed(found.runs):
-        run_id = run.info.run_id
-        if run_id not in finished:
+        if run.info.status != "FINISHED":
             continue
-        of_run = [model for model in found.models if model.source_run_id == run_id]
-        if of_run:
-            return Logged(run_id, of_run[-1].model_uri, of_run[-1].model_id)
+        yield from _logged(model for model in found.models if model.source_run_id == run.info.run_id)
         history: list[dict[str, Any]] = json.loads(run.data.tags.get(_HISTORY, "[]"))
-        if history:
-            return Logged(run_id, f"{run.info.artifact_uri}/{history[-1]['artifact_path']}", None)
-    loose = [model for model in found.models if not model.source_run_id]
-    return Logged(None, loose[-1].model_uri, loose[-1].model_id) if loose else None
+        for entry in reversed(history):
+            location = f"{run.info.artifact_uri}/{entry['artifact_path']}"
+            yield Logged(run.info.run_id, location, None), location
+    yield from _logged(model for model in found.models if not model.source_run_id)
+
+
+def _logged(models: "Iterable[LoggedModel]") -> Iterator[tuple[Logged, str]]:
+    for model in reversed([*models]):
+        yield Logged(model.source_run_id or None, model.model_uri, model.model_id), model.artifact_location
 
 
 @reaches_mlflow

@@ -14,14 +14,14 @@ _RAISED: Final = re.compile(r"([A-Za-z_][\w.]*)(: .*)?")
 _MAX_CHARACTERS: Final = 300
 
 
-def describe(script_name: str, status: int, tail: Sequence[str]) -> str:
+def describe(script: bytes, script_name: str, status: int, tail: Sequence[str]) -> str:
     """What a wait status (as `os.wait` gives it) other than 0 means. `tail`: the last lines that the script printed."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         hint = " The machine may have run out of memory." if number == signal.SIGKILL else ""
         return f"{script_name} was killed by signal {number} ({signal.Signals(number).name}).{hint}"
     if (raised := _raised(script_name, tail)) and os.WEXITSTATUS(status) == 1:
-        return raised
+        return raised + (elsewhere(script) if ": mlflow." in raised else "")
     last = next((line for line in reversed(tail) if line.strip()), "")
     return f"{script_name} exited with code {os.WEXITSTATUS(status)}" + (f": {_short(last)}" if last else ".")
 

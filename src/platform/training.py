@@ -91,7 +91,7 @@ def run_script(
     if stopped is None and status is None:
         stopped = ScriptFailed(f"{script_name} could not be run to its end: the process above it died.")
     elif stopped is None and status:
-        stopped = ScriptFailed(describe(script_name, status, [*output.tail]))
+        stopped = ScriptFailed(describe(script, script_name, status, [*output.tail]))
     if stopped is not None:
         stopped.log_tail = [*output.tail]
         raise stopped

@@ -50,6 +50,16 @@ def test_an_unknown_package_is_called_that(line_break: str) -> None:
     )
 
 
+def test_the_name_of_a_module_is_answered_by_that_of_its_package() -> None:
+    text = HEAD + (
+        "Because all versions of sklearn have no usable wheels and your project depends on sklearn, we can conclude "
+        "that your project's requirements are unsatisfiable."
+    )
+    assert conflicts.explain({"3.11": text}, (Requirement("sklearn"),), ADDED) == (
+        "sklearn is what scripts import; its package is called scikit-learn."
+    )
+
+
 def test_a_lack_of_wheels_is_told_apart_from_a_conflict() -> None:
     text = HEAD + (
         "Because scikit-learn==0.22 has no usable wheels and your project depends on scikit-learn==0.22, we can "

@@ -19,7 +19,7 @@ from asgard.platform.tracking import Tracking, connect
 from asgard.settings import Settings
 from asgard.stacks.spec import Release
 
-from .tracking_fixtures import log_model, script
+from .tracking_fixtures import log_model, log_transformer, script
 
 SOURCE = "s3://bucket/model"
 DIGEST = f"sha256:{'0' * 64}"
@@ -214,6 +214,26 @@ def test_of_several_runs_the_last_finished_one_with_a_model_counts(tracking: Tra
     assert (found.run_id, found.model_id) == (chosen.info.run_id, last.model_id)
 
 
+def test_what_cannot_predict_is_passed_over(either: Tracking, token: str, name: str) -> None:
+    with script(either, token) as mlflow:
+        with mlflow.start_run():
+            chosen = log_model(mlflow)
+            log_transformer(mlflow)
+        with mlflow.start_run():
+            log_transformer(mlflow)
+        with mlflow.start_run() as run:
+            mlflow.tracking.MlflowClient().create_logged_model("0", "never finished", run.info.run_id)
+    found = registry.find_trained(either, token, name, "unused")
+    assert found is not None
+    assert found.model_id == chosen.model_id
+
+
+def test_a_script_that_logs_only_what_cannot_predict_has_no_model(tracking: Tracking, token: str, name: str) -> None:
+    with script(tracking, token) as mlflow, mlflow.start_run():
+        log_transformer(mlflow)
+    assert registry.find_trained(tracking, token, name, "unused") is None
+
+
 def test_a_model_logged_in_a_run_that_failed_is_none(tracking: Tracking, token: str, name: str) -> None:
     with script(tracking, token) as mlflow:
         mlflow.start_run()
@@ -227,10 +247,12 @@ def test_a_script_that_left_nothing_has_no_model(tracking: Tracking, token: str,
 
 
 def test_a_model_logged_outside_any_run_gets_one_in_the_posted_experiment(
-    tracking: Tracking, token: str, name: str
+    tracking: Tracking, token: str, name: str, tmp_path: Path
 ) -> None:
     client = connect(tracking.uri)
     model = client.create_logged_model("0", "loose", tags={naming.TAG_DEPLOYMENT: token})
+    (tmp_path / "MLmodel").write_text("flavors: {python_function: {}}")
+    client.log_model_artifacts(model.model_id, str(tmp_path))
     client.finalize_logged_model(model.model_id, "READY")
     found = registry.find_trained(tracking, token, name, f"experiment of {name}")
     assert found is not None
@@ -247,7 +269,7 @@ def test_what_a_client_of_mlflow_2_logged_is_found_by_its_runs_history(
 ) -> None:
     client = connect(tracking.uri)
     run = client.create_run("0", tags={naming.TAG_DEPLOYMENT: token})
-    (tmp_path / "MLmodel").write_text("flavors: {}")
+    (tmp_path / "MLmodel").write_text("flavors: {python_function: {}}")
     client.log_artifacts(run.info.run_id, str(tmp_path), "best/model")
     client.set_tag(run.info.run_id, "mlflow.log-model.history", '[{"artifact_path": "best/model"}]')
     client.set_terminated(run.info.run_id)

@@ -14,7 +14,7 @@ def ended(tmp_path: Path, source: str) -> str:
     (tmp_path / "train.py").write_text(source)
     run = subprocess.run([sys.executable, "train.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     status = -run.returncode if run.returncode < 0 else run.returncode << 8
-    return describe("train.py", status, (run.stdout + run.stderr).splitlines())
+    return describe(source.encode(), "train.py", status, (run.stdout + run.stderr).splitlines())
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,16 @@ def test_an_earlier_traceback_is_not_why_a_script_exited_with_a_code_of_its_own(
     assert ended(tmp_path, source).startswith("train.py exited with code 7")
 
 
+def test_a_script_that_fails_at_another_mlflow_is_told_to_use_this_one(tmp_path: Path) -> None:
+    source = "import mlflow\nmlflow.set_tracking_uri('no-such-scheme://host')\nmlflow.search_experiments()\n"
+    told = ended(tmp_path, source)
+    assert told.startswith("train.py failed at line 3: mlflow.")
+    assert told.endswith(elsewhere(source.encode()))
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 def test_a_signal_is_named(number: signal.Signals) -> None:
-    assert describe("train.py", int(number), []).startswith(
+    assert describe(b"", "train.py", int(number), []).startswith(
         f"train.py was killed by signal {int(number)} ({number.name})."
     )
 

@@ -50,3 +50,11 @@ def log_model(mlflow: Any, text: str = "1", **more: Any) -> Any:
             return [text for _ in model_input]
 
     return mlflow.pyfunc.log_model(name="model", python_model=Constant(), pip_requirements=["mlflow"], **more)
+
+
+def log_transformer(mlflow: Any) -> None:
+    """Log a model that cannot predict."""
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit([[0.0], [1.0]])
+    mlflow.sklearn.log_model(scaler, name="scaler", pip_requirements=["scikit-learn"])
