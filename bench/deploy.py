@@ -14,6 +14,7 @@ import argparse
 import base64
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -94,7 +95,7 @@ def ours(url: str, model: str = "bench") -> tuple[float, dict[str, float]]:
     began = time.monotonic()
     marks: list[tuple[str, float]] = []
     steps: dict[str, float] = {}
-    answer, event = {}, ""
+    answer, event, server = {}, "", None
     with httpx.stream(
         "POST",
         f"{url}/mlops/deploy",
@@ -109,7 +110,10 @@ def ours(url: str, model: str = "bench") -> tuple[float, dict[str, float]]:
             elif field == "data" and event == "stage":
                 marks.append((json.loads(value)["stage"], time.monotonic()))
             elif field == "data" and event == "log":
-                steps[json.loads(value)["line"].rpartition(":")[2]] = time.monotonic()
+                step = json.loads(value)["line"]
+                steps[step.rpartition(":")[2]] = time.monotonic()
+                if started := re.search(r"answers after (\S+) s$", step):
+                    server = float(started[1])
             elif field == "data" and event in ("result", "error"):
                 answer = json.loads(value)
     if "inference_url" not in answer:
@@ -119,6 +123,8 @@ def ours(url: str, model: str = "bench") -> tuple[float, dict[str, float]]:
     total = time.monotonic() - began
     ends = [moment for _, moment in marks[1:]] + [deployed]
     stages = {stage: end - moment for (stage, moment), end in zip(marks, ends, strict=True)}
+    if server is not None:
+        stages["of that, the model server's start"] = server
     if "Image" in steps and "Deployment" in steps:  # Which waits for it.
         stages["of that, the push"] = steps["Deployment"] - steps["Image"]
     return total, stages

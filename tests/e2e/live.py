@@ -154,7 +154,8 @@ def predict(url: str, rows: list[list[float]]) -> list[Any]:
 
 
 def files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() or path.is_socket()}
+    """Those below the folder, by their paths in it; some may go meanwhile."""
+    return {(Path(here) / name).relative_to(folder).as_posix() for here, _, names in os.walk(folder) for name in names}
 
 
 def events(text: str) -> list[tuple[str, Any]]:

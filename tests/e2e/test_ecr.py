@@ -5,6 +5,7 @@ The providers are stand-ins, and AWS is a moto server behind an ECR-like registr
 
 import base64
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -43,14 +44,13 @@ RBAC = REPOSITORY / "deploy" / "kubernetes" / "rbac.yaml"
 KINDS: tuple[Any, ...] = (CronJob, Job, Secret, ConfigMap, Deployment, Service)
 OTHER = EXAMPLE.read_text().replace("random_state=42", "random_state=7")
 
-HELPER = """#!{python}
-import base64, json, os, sys
+HELPER = """import base64, json, os, sys
 import boto3
 
 ecr = boto3.client("ecr", region_name=os.environ["AWS_REGION"])
 token = ecr.get_authorization_token()["authorizationData"][0]["authorizationToken"]
 user, _, password = base64.b64decode(token).decode().partition(":")
-print(json.dumps({{"ServerURL": sys.stdin.read().strip(), "Username": user, "Secret": password}}))
+print(json.dumps({"ServerURL": sys.stdin.read().strip(), "Username": user, "Secret": password}))
 """
 """What AWS's own `docker-credential-ecr-login` does: Docker's configuration names it for registries of ECR."""
 
@@ -112,7 +112,9 @@ def credential_helper(folder: Path, registry: str) -> Path:
     (folder / "config.json").write_text(json.dumps({"credHelpers": {registry: "ecr-login"}}))
     programs = folder / "bin"
     programs.mkdir()
-    (programs / "docker-credential-ecr-login").write_text(HELPER.format(python=sys.executable))
+    (folder / "helper.py").write_text(HELPER)
+    command = shlex.join([sys.executable, str(folder / "helper.py")])  # a `#!` line takes no path with a space
+    (programs / "docker-credential-ecr-login").write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     (programs / "docker-credential-ecr-login").chmod(0o755)
     return programs
 

@@ -105,10 +105,12 @@ def test_progress_is_streamed_with_the_scripts_output_and_ends_with_the_answer(l
     found = events(response.text)
     stages = [data["stage"] for name, data in found if name == "stage"]
     assert stages == ["environment", "training", "registration", "bundle", "infrastructure"]
-    assert "hello from the script" in [data["line"] for name, data in found if name == "log"]
+    lines = [data["line"] for name, data in found if name == "log"]
+    assert "hello from the script" in lines
     name, answer = found[-1]
     assert name == "result"
     assert answer["status"] == "deployed"
+    assert any(line.startswith(f"{answer['inference_url']} answers after ") for line in lines)
     assert predict(answer["inference_url"], [[0, 0, 0, 0, 0]])
 
 

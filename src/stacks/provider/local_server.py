@@ -4,6 +4,7 @@ What really serves stands in the model's `desired.json`, written by the model's 
 """
 
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -155,6 +156,7 @@ def _apply(runtime: LocalRuntime, inputs: Properties, directory: Path) -> Proper
 
 
 def _control(runtime: LocalRuntime, directory: Path, desired: Desired, environment: Mapping[str, str]) -> None:
+    began = time.monotonic()
     try:
         control.apply(
             directory,
@@ -166,6 +168,7 @@ def _control(runtime: LocalRuntime, directory: Path, desired: Desired, environme
     except ApplyFailed as error:
         runtime.on_failure(desired.name, error)
         raise
+    runtime.on_log(desired.name, f"{url(desired.port)} answers after {time.monotonic() - began:.2f} s")
 
 
 def _keep_only(bundle: Path) -> None:
