@@ -281,7 +281,12 @@ def _lock_wished(project: _Project, folder: Path, settings: Settings) -> None:
     (folder / "pyproject.toml").write_text(tomlkit.dumps(document))
     # The lock that is there stays: uv prefers its versions.
     interpreter = pythons.installed()[read(folder).python]
-    _uv_lock(interpreter, folder, time.monotonic() + settings.environment_timeout_seconds)
+    deadline = time.monotonic() + settings.environment_timeout_seconds
+    try:
+        # An index that forbids or forgets to allow caching would be asked for every package of the lock once more.
+        _uv_lock(interpreter, folder, deadline, "--offline")
+    except UvFailed:
+        _uv_lock(interpreter, folder, deadline)
 
 
 def _versions(folder: Path) -> dict[str, str]:
@@ -355,9 +360,9 @@ def _lock_newest(
     raise RequirementsConflict(conflicts.explain(failures, project.posted, project.added), stage="environment")
 
 
-def _uv_lock(interpreter: Path, folder: Path, deadline: float) -> None:
+def _uv_lock(interpreter: Path, folder: Path, deadline: float, *options: str) -> None:
     uv_tool.run(
-        "lock", f"--python={interpreter}", f"--project={folder}", "--no-build", "--no-python-downloads",
+        "lock", f"--python={interpreter}", f"--project={folder}", "--no-build", "--no-python-downloads", *options,
         timeout_seconds=deadline - time.monotonic(), on_log=_ignore,
     )  # fmt: skip
 

@@ -8,6 +8,7 @@ import threading
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,6 +89,28 @@ def test_what_compiled_models_need_is_left_out_where_another_package_would_get_a
         lock = environments.resolve(SMALL, tmp_path / str(number), fresh, said.append)
         assert lock.digest == bare.digest
         assert any(wish in line for line in said)
+
+
+def test_what_compiled_models_need_is_asked_of_the_index_where_uvs_cache_does_not_have_it(
+    fresh: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv-cache"))
+    monkeypatch.setattr(serving, "COMPILED_REQUIREMENTS", ("iniconfig",))
+    asked: list[bool] = []
+
+    def run(*arguments: str, **options: Any) -> str:
+        if "lock" in arguments:
+            asked.append("--offline" not in arguments)
+        return real(*arguments, **options)
+
+    real = uv_tool.run
+    monkeypatch.setattr(uv_tool, "run", run)
+    for name, from_index in (("first", [True, False, True]), ("again", [True, False])):
+        asked.clear()
+        settings = fresh.model_copy(update={"cache_dir": tmp_path / name})
+        lock = environments.resolve(["six"], tmp_path / f"{name} project", settings, ignore)
+        assert "iniconfig" in locked(lock)
+        assert asked == from_index
 
 
 def test_the_same_request_again_resolves_and_installs_nothing(
