@@ -29,17 +29,26 @@ def describe(script: bytes, script_name: str, status: int, tail: Sequence[str]) 
 def elsewhere(script: bytes) -> str:
     """A sentence, after a space, where the script's own code sends its runs to another MLflow; else nothing."""
     try:
-        calls = [node for node in ast.walk(syntax.tree(script)) if isinstance(node, ast.Call)]
+        nodes = [node for node in ast.walk(syntax.tree(script)) if isinstance(node, ast.Call | ast.Assign)]
     except (SyntaxError, ValueError):
         return ""
-    for call in calls:
-        name = getattr(call.func, "attr", getattr(call.func, "id", None))
-        if name == "set_tracking_uri" and "MLFLOW_TRACKING_URI" not in ast.unparse(call):
+    for node in nodes:
+        if does := _redirects(node):
             return (
-                f" Its line {call.lineno} calls set_tracking_uri: leave that out, as only the MLflow that "
+                f" Its line {node.lineno} {does}: leave that out, as only the MLflow that "
                 "MLFLOW_TRACKING_URI names when a script starts is looked at."
             )
     return ""
+
+
+def _redirects(node: ast.Call | ast.Assign) -> str | None:
+    """What it does to send runs elsewhere; None: it does not."""
+    if isinstance(node, ast.Assign):
+        names = [getattr(target.slice, "value", None) for target in node.targets if isinstance(target, ast.Subscript)]
+        return "sets MLFLOW_TRACKING_URI" if "MLFLOW_TRACKING_URI" in names else None
+    name = getattr(node.func, "attr", getattr(node.func, "id", None))
+    called = name == "set_tracking_uri" and "MLFLOW_TRACKING_URI" not in ast.unparse(node)
+    return "calls set_tracking_uri" if called else None
 
 
 def _raised(script_name: str, tail: Sequence[str]) -> str | None:

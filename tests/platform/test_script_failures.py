@@ -62,6 +62,8 @@ def test_a_signal_is_named(number: signal.Signals) -> None:
         ("import mlflow\nmlflow.set_tracking_uri('http://127.0.0.1:5000')\n", "line 2 calls set_tracking_uri"),
         ("from mlflow import set_tracking_uri\n\nset_tracking_uri('file:./mlruns')\n", "line 3 calls"),
         ("import mlflow, os\nmlflow.set_tracking_uri(os.environ['MLFLOW_TRACKING_URI'])\n", ""),
+        ("import os\nos.environ['MLFLOW_TRACKING_URI'] = 'http://mlflow:5000'\n", "line 2 sets MLFLOW_TRACKING_URI"),
+        ("import os\nuri = os.environ['MLFLOW_TRACKING_URI']\n", ""),
         ("import mlflow\nprint('set_tracking_uri')\n", ""),
         ("x = (\n", ""),
     ],
