@@ -41,10 +41,15 @@ class Logged:
 
 @dataclass(frozen=True)
 class Traces:
-    """All that carries a deploy's token: runs in the order of their end, open ones last; models in that of creation."""
+    """All that carries a deploy's token: runs in the order of their end, open ones last; models in that of creation.
+
+    `others`: runs without it in which such a model was logged. MLflow's client makes them so, and an earlier deploy's
+    may have been taken up again.
+    """
 
     runs: tuple["Run", ...]
     models: tuple["LoggedModel", ...]
+    others: tuple["Run", ...] = ()
 
     @property
     def began(self) -> int | None:
@@ -59,12 +64,24 @@ def traces(tracking: Tracking, token: str) -> Traces:
     client = connect(tracking.uri)
     experiments = [found.experiment_id for found in pages(lambda page: client.search_experiments(page_token=page))]
     by_token = f"tags.`{naming.TAG_DEPLOYMENT}` = '{token}'"
-    runs = pages(lambda page: client.search_runs(experiments, by_token, max_results=_PAGE, page_token=page))
-    models = pages(lambda page: client.search_logged_models(experiments, by_token, page_token=page))
+
+    def search_runs(wanted: str) -> tuple["Run", ...]:
+        return _in_order(
+            pages(lambda page: client.search_runs(experiments, wanted, max_results=_PAGE, page_token=page))
+        )
+
+    runs = search_runs(by_token)
+    models = [*pages(lambda page: client.search_logged_models(experiments, by_token, page_token=page))]
+    others = {model.source_run_id for model in models if model.source_run_id} - {run.info.run_id for run in runs}
     return Traces(
-        tuple(sorted(runs, key=lambda run: (run.info.end_time or float("inf"), run.info.start_time))),
+        runs,
         tuple(sorted(models, key=lambda model: model.creation_timestamp)),
+        search_runs(f"attributes.run_id IN ({', '.join(map(repr, others))})") if others else (),
     )
+
+
+def _in_order(runs: Iterable["Run"]) -> tuple["Run", ...]:
+    return tuple(sorted(runs, key=lambda run: (run.info.end_time or float("inf"), run.info.start_time)))
 
 
 def logged(found: Traces) -> Iterator[tuple[Logged, str]]:
@@ -72,12 +89,12 @@ def logged(found: Traces) -> Iterator[tuple[Logged, str]]:
 
     First of all the last model that was logged in the last finished run, last of all those logged outside any run.
     """
-    for run in reversed(found.runs):
+    for run in reversed(_in_order([*found.runs, *found.others])):
         if run.info.status != "FINISHED":
             continue
         yield from _logged(model for model in found.models if model.source_run_id == run.info.run_id)
         history: list[dict[str, Any]] = json.loads(run.data.tags.get(_HISTORY, "[]"))
-        for entry in reversed(history):
+        for entry in reversed(history) if run in found.runs else ():  # that of others may be an earlier deploy's
             location = f"{run.info.artifact_uri}/{entry['artifact_path']}"
             yield Logged(run.info.run_id, location, None), location
     yield from _logged(model for model in found.models if not model.source_run_id)

@@ -214,6 +214,37 @@ def test_of_several_runs_the_last_finished_one_with_a_model_counts(tracking: Tra
     assert (found.run_id, found.model_id) == (chosen.info.run_id, last.model_id)
 
 
+def test_a_model_in_a_run_that_the_client_made_is_found_and_one_in_a_deleted_run_is_not(
+    tracking: Tracking, token: str, name: str
+) -> None:
+    client = connect(tracking.uri)
+    with script(tracking, token) as mlflow:
+        with mlflow.start_run():
+            log_model(mlflow)
+        made, deleted = (client.create_run("0") for _ in range(2))
+        with mlflow.start_run(made.info.run_id):
+            chosen = log_model(mlflow)
+        with mlflow.start_run(deleted.info.run_id):
+            log_model(mlflow)
+        mlflow.delete_run(deleted.info.run_id)
+    found = registry.find_trained(tracking, token, name, "unused")
+    assert found is not None
+    assert (found.run_id, found.model_id) == (made.info.run_id, chosen.model_id)
+
+
+def test_the_runs_of_others_survive_a_script_that_failed_in_one_of_them(
+    tracking: Tracking, token: str, name: str
+) -> None:
+    earlier = trained_by(tracking, uuid4().hex, name)
+    registry.register(tracking, name, earlier, {})
+    with script(tracking, token) as mlflow, mlflow.start_run(earlier.run_id):
+        log_model(mlflow)
+    registry.discard(tracking, token)
+    runs.mark_failed(tracking, runs.traces(tracking, token))
+    assert [version.version for version in versions(tracking, name)] == [1]
+    assert status_of(tracking, earlier.run_id) == "FINISHED"
+
+
 def test_what_cannot_predict_is_passed_over(either: Tracking, token: str, name: str) -> None:
     with script(either, token) as mlflow:
         with mlflow.start_run():
