@@ -38,6 +38,9 @@ BATCH = 256
 TURN_SECONDS = 0.001
 """How long a quick model that predicts one request after the other may keep the event loop from others."""
 
+BESIDE_SECONDS = 0.0003
+"""What a request that is predicted alone takes beside that, when many ask: its turn of the event loop, its reading."""
+
 _FULL = problem(
     503,
     "overloaded",
@@ -67,7 +70,8 @@ class Queue:
         self._running: asyncio.Task[None] | None = None
         cost = operation.cost
         each = None if cost is None else (cost.each if operation.model.many else cost.one)
-        self._limit = QUEUE_MIN if not each else max(QUEUE_MIN, int(QUEUE_SECONDS / each))
+        beside = 0 if operation.model.many else BESIDE_SECONDS
+        self._limit = QUEUE_MIN if not each else max(QUEUE_MIN, int(QUEUE_SECONDS / (each + beside)))
         self._turn = BATCH if operation.model.many or not each else max(1, min(BATCH, int(TURN_SECONDS / each)))
 
     def ask(self, request: Request, done: Done, *, alone: bool) -> None:

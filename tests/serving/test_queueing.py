@@ -13,7 +13,7 @@ from asgard.serving.asking import Asking, Operation
 from asgard.serving.loaded import Cost, NotQuick
 from asgard.serving.messages import Answer, Request
 from asgard.serving.metrics import Metrics, SharedNumbers
-from asgard.serving.queueing import QUEUE_MIN, QUICK_BYTES, TURN_SECONDS, Queue
+from asgard.serving.queueing import BESIDE_SECONDS, QUEUE_MIN, QUEUE_SECONDS, QUICK_BYTES, TURN_SECONDS, Queue
 
 T = TypeVar("T")
 
@@ -144,6 +144,15 @@ def test_more_than_a_quick_model_answers_in_time_is_refused_at_once(run: Run) ->
     answers = run(model, quick(model, batches=False, cost=Cost(1, 1)), bodies)
     assert [answer.status for answer in answers] == [200] * QUEUE_MIN + [503] * QUEUE_MIN
     assert model.asked == [[body] for body in bodies[:QUEUE_MIN]]
+
+
+def test_what_a_request_takes_beside_its_prediction_counts_where_it_is_predicted_alone(run: Run) -> None:
+    cost = Cost(BESIDE_SECONDS, BESIDE_SECONDS)
+    as_predicted = int(QUEUE_SECONDS / BESIDE_SECONDS)
+    for batches, waiting in ((True, as_predicted), (False, as_predicted // 2)):
+        model = Model()
+        answers = run(model, quick(model, batches=batches, cost=cost), [b"x"] * (as_predicted + 10))
+        assert abs([answer.status for answer in answers].count(200) - waiting) <= 1
 
 
 def test_others_get_their_turn_between_those_that_a_quick_model_predicts_one_by_one() -> None:
