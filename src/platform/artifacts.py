@@ -5,9 +5,11 @@ what MLflow proxies is touched: an experiment may keep its artifacts anywhere, a
 """
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -66,28 +68,19 @@ def predicts(tracking: Tracking, uri: str) -> bool:
     if not is_proxied(uri):
         return True
     local = local_path(tracking, uri)
-    text = _read(tracking, uri, "MLmodel") if local is None else _text(local / "MLmodel")
+    text = _fetched(tracking, uri, "MLmodel") if local is None else _read(local / "MLmodel")
     return text is not None and "python_function" in YAML(typ="safe").load(text)["flavors"]
 
 
-def _text(path: Path) -> str | None:
+def _read(path: Path) -> str | None:
     return path.read_text() if path.is_file() else None
 
 
-def _read(tracking: Tracking, uri: str, name: str) -> str | None:
+def _fetched(tracking: Tracking, uri: str, name: str) -> str | None:
     """The text of a file in a folder that only MLflow can reach; None: it is not there."""
-    connect(tracking.uri)
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-    from requests import HTTPError
-
-    store = get_artifact_repository(uri, tracking_uri=tracking.uri)
-    with TemporaryDirectory() as folder:
-        try:
-            return Path(store.download_artifacts(name, folder)).read_text()  # type: ignore[no-untyped-call]
-        except HTTPError as error:
-            if error.response is None or error.response.status_code != 404:
-                raise
-            return None
+    with TemporaryDirectory() as folder, _store_unless_missing(tracking, uri) as store:
+        return Path(store.download_artifacts(name, folder)).read_text()
+    return None
 
 
 @reaches_mlflow
@@ -100,13 +93,19 @@ def delete(tracking: Tracking, uri: str) -> None:
         if local.exists():
             shutil.rmtree(local)
         return
+    with _store_unless_missing(tracking, uri) as store:
+        store.delete_artifacts()
+
+
+@contextmanager
+def _store_unless_missing(tracking: Tracking, uri: str) -> Iterator[Any]:
+    """MLflow's own way to a folder of its store; ends the block where what is asked for is not there."""
     connect(tracking.uri)
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
     from requests import HTTPError
 
     try:
-        store = get_artifact_repository(uri, tracking_uri=tracking.uri)
-        store.delete_artifacts()  # type: ignore[no-untyped-call]
+        yield get_artifact_repository(uri, tracking_uri=tracking.uri)
     except HTTPError as error:
         if error.response is None or error.response.status_code != 404:
             raise

@@ -5,7 +5,6 @@ The providers are stand-ins, and AWS is a moto server behind an ECR-like registr
 
 import base64
 import json
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ from asgard import naming
 from ..cluster import Cluster, access
 from ..cluster import registry as registries
 from ..cluster.parts import free_ports
-from ..standins import aws, kubernetes
+from ..standins import aws, kubernetes, write_launcher
 from ..standins.aws import moto_server
 from ..standins.aws.fixtures import REGION
 from ..standins.aws.lifecycle_policy import Image, expired
@@ -113,9 +112,7 @@ def credential_helper(folder: Path, registry: str) -> Path:
     programs = folder / "bin"
     programs.mkdir()
     (folder / "helper.py").write_text(HELPER)
-    command = shlex.join([sys.executable, str(folder / "helper.py")])  # a `#!` line takes no path with a space
-    (programs / "docker-credential-ecr-login").write_text(f'#!/bin/sh\nexec {command} "$@"\n')
-    (programs / "docker-credential-ecr-login").chmod(0o755)
+    write_launcher(programs / "docker-credential-ecr-login", sys.executable, str(folder / "helper.py"))
     return programs
 
 

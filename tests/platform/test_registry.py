@@ -42,13 +42,18 @@ def either(request: pytest.FixtureRequest, tracking: Tracking) -> Tracking:
     return tracking if request.param == "embedded" else Tracking(tracking.uri)
 
 
+def found_by(tracking: Tracking, token: str, name: str) -> Trained:
+    """What the script of the deploy with this token made, which is something."""
+    found = registry.find_trained(tracking, token, name, "unused")
+    assert found is not None
+    return found
+
+
 def trained_by(tracking: Tracking, token: str, name: str) -> Trained:
     """What a deploy whose script logs one model in one run has."""
     with script(tracking, token) as mlflow, mlflow.start_run():
         log_model(mlflow)
-    found = registry.find_trained(tracking, token, name, "unused")
-    assert found is not None
-    return found
+    return found_by(tracking, token, name)
 
 
 def deployed(tracking: Tracking, name: str, token: str, folder: Path) -> tuple[int, Release]:
@@ -209,8 +214,7 @@ def test_of_several_runs_the_last_finished_one_with_a_model_counts(tracking: Tra
         mlflow.start_run()
         log_model(mlflow)
         mlflow.end_run("FAILED")
-    found = registry.find_trained(tracking, token, name, "unused")
-    assert found is not None
+    found = found_by(tracking, token, name)
     assert (found.run_id, found.model_id) == (chosen.info.run_id, last.model_id)
 
 
@@ -227,8 +231,7 @@ def test_a_model_in_a_run_that_the_client_made_is_found_and_one_in_a_deleted_run
         with mlflow.start_run(deleted.info.run_id):
             log_model(mlflow)
         mlflow.delete_run(deleted.info.run_id)
-    found = registry.find_trained(tracking, token, name, "unused")
-    assert found is not None
+    found = found_by(tracking, token, name)
     assert (found.run_id, found.model_id) == (made.info.run_id, chosen.model_id)
 
 
@@ -254,9 +257,7 @@ def test_what_cannot_predict_is_passed_over(either: Tracking, token: str, name: 
             log_transformer(mlflow)
         with mlflow.start_run() as run:
             mlflow.tracking.MlflowClient().create_logged_model("0", "never finished", run.info.run_id)
-    found = registry.find_trained(either, token, name, "unused")
-    assert found is not None
-    assert found.model_id == chosen.model_id
+    assert found_by(either, token, name).model_id == chosen.model_id
 
 
 def test_a_script_that_logs_only_what_cannot_predict_has_no_model(tracking: Tracking, token: str, name: str) -> None:
@@ -539,9 +540,7 @@ def test_purging_leaves_nothing_on_disk_but_what_others_need(
             log_model(mlflow)  # of the same deploy, not registered
         with mlflow.start_run() as run:
             log_model(mlflow)
-    trained = registry.find_trained(either, second, name, "unused")
-    assert trained is not None
-    registry.register(either, name, trained, {})
+    registry.register(either, name, found_by(either, second, name), {})
     theirs = trained_by(either, shared, name)
     registry.register(either, name, theirs, {})
     registry.register(either, f"{name}-other", theirs, {})

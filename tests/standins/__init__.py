@@ -28,8 +28,11 @@ def _language_host(cli: Path, folder: Path) -> Path:
         f"{cli} has neither {LANGUAGE_HOST} nor {EXECUTOR} beside it: take it off PATH for one that is whole."
     )
     host = Path(__file__).parent / "language_host" / "host.py"
-    launcher = folder / LANGUAGE_HOST
-    command = shlex.join([sys.executable, str(host), "--use-executor", str(executor)])
-    launcher.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
-    launcher.chmod(0o755)
+    write_launcher(folder / LANGUAGE_HOST, sys.executable, str(host), "--use-executor", str(executor))
     return folder
+
+
+def write_launcher(path: Path, *command: str) -> None:
+    """Make an executable that runs the command with its own arguments; a `#!` line takes no path with a space."""
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+    path.chmod(0o755)

@@ -3,7 +3,6 @@
 Protocol: https://github.com/pulumi/pulumi/blob/master/proto/pulumi/provider.proto
 """
 
-import shlex
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from google.protobuf.struct_pb2 import Struct
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
 from pulumi.runtime.rpc import UNKNOWN
 
+from .. import write_launcher
 from . import config
 from .lifecycle_policy import LIFECYCLE_POLICY
 from .repository import REPOSITORY
@@ -184,10 +184,8 @@ def serve() -> tuple[grpc.Server, int]:
 def on_path(folder: Path) -> Path:
     """Put the executable into a folder that is to be on PATH, where the plain `pulumi` command finds it."""
     root = Path(__file__).parents[3]
-    command = shlex.join(["env", f"PYTHONPATH={root}", sys.executable, "-m", __package__])
     path = folder / EXECUTABLE
-    path.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
-    path.chmod(0o755)
+    write_launcher(path, "env", f"PYTHONPATH={root}", sys.executable, "-m", __package__)
     return path
 
 

@@ -3,10 +3,10 @@
 It knows the types of `types.TYPES` and is stricter than the real one: see README.md.
 """
 
-import shlex
 import sys
 from pathlib import Path
 
+from .. import write_launcher
 from .servicer import VERSION, Servicer, serve
 
 __all__ = ["VERSION", "Servicer", "serve", "write_executable"]
@@ -15,9 +15,7 @@ __all__ = ["VERSION", "Servicer", "serve", "write_executable"]
 def write_executable(folder: Path) -> Path:
     """`pulumi-resource-kubernetes` in `folder`; on PATH, the CLI takes it for the plugin."""
     launcher = folder / "pulumi-resource-kubernetes"
-    checkout = shlex.quote(str(Path(__file__).parents[3]))
-    command = shlex.join([sys.executable, "-m", "tests.standins.kubernetes"])
     # The plugin's own folder is where relative paths of a stack begin; only the modules are found by the checkout.
-    launcher.write_text(f'#!/bin/sh\nPYTHONPATH={checkout} exec {command} "$@"\n')
-    launcher.chmod(0o755)
+    checkout = Path(__file__).parents[3]
+    write_launcher(launcher, "env", f"PYTHONPATH={checkout}", sys.executable, "-m", "tests.standins.kubernetes")
     return launcher
