@@ -4,7 +4,7 @@
 
 Overload: a forest that is neither compiled nor batched, with 2,000 clients (`hey`) that ask for twice of what it
 answers to 32 (`wrk`). Bad company: the compiled forest with 32 connections (`wrk`), alone, beside 200 clients that send
-a byte of a request every 200 ms, and beside one that sends a body of 32 MB a second, which is not JSON.
+a byte of a request every 200 ms, and beside one that sends a body of 32 MB a second.
 """
 
 import argparse
@@ -18,9 +18,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -75,17 +76,21 @@ async def slow_client(url: SplitResult) -> None:
         writer.close()
 
 
-async def huge_client(url: SplitResult) -> None:
+async def huge_client(url: SplitResult, row: Sequence[float]) -> None:
     """Sends a large body in pieces, and then the next."""
-    piece = b"[" * (HUGE_BYTES // 100)
+    rows = b",".join([json.dumps(row).encode()] * 1000)
+    body = b'{"data":[' + b",".join([rows] * (HUGE_BYTES // len(rows))) + b"]}"
+    piece = len(body) // 100 + 1
     while True:
         reader, writer = await asyncio.open_connection(url.hostname, url.port)
-        writer.write(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % HUGE_BYTES)
-        for _ in range(100):
-            writer.write(piece)
+        writer.write(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body))
+        for begin in range(0, len(body), piece):
+            writer.write(body[begin : begin + piece])
             await writer.drain()
             await asyncio.sleep(0.01)
-        await reader.readline()
+        status = await reader.readline()
+        if b" 200 " not in status:
+            raise RuntimeError(f"A body of {len(body)} bytes was answered {status.decode()}")
         writer.close()
 
 
@@ -146,7 +151,7 @@ def measure(folder: Path, seconds: int) -> list[str]:
             for name, client, number in (
                 ("nobody", slow_client, 0),
                 (f"{SLOW_CLIENTS} slow clients", slow_client, SLOW_CLIENTS),
-                (f"a client of {HUGE_BYTES // 1_000_000} MB a second", huge_client, 1),
+                (f"a client of {HUGE_BYTES // 1_000_000} MB a second", partial(huge_client, row=rows[0]), 1),
             ):
                 results.progress(f"beside {name}")
                 with beside(client, number, server.url):

@@ -101,6 +101,11 @@ class Application:
                     return
             self._queues[path].ask(Request(body, headers), done, alone=alone)
 
+    def close(self) -> None:
+        """Send what there is left to tell of what was asked."""
+        if self._traces is not None:
+            self._traces.close()
+
     def head(self, exchange: Exchange, answer: Answer, date: bytes, *, close: bool) -> bytes:
         """All that goes before the answer's body; the exchange is counted and logged as ended."""
         asked = exchange.headers

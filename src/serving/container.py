@@ -37,7 +37,7 @@ def main() -> int:
         variables = worker_environment({}, os.environ, "", int(cores * 1000))
         os.environ.update({name: value for name, value in variables.items() if name != "PYTHONPATH"})
 
-    from . import worker  # with the libraries that read the environment
+    from . import loading, metrics, worker  # with the libraries that read the environment
 
     try:
         metrics_port = options.read(os.environ).metrics_port
@@ -45,10 +45,13 @@ def main() -> int:
         parser.error(str(error))
     ports = [arguments.port] if metrics_port is None else [arguments.port, metrics_port]
     listeners = [_bound(arguments.host, port) for port in ports]
+    loading.preload(arguments.bundle)
+    numbers = metrics.SharedNumbers(2)
+    second = worker.fork_second(arguments.bundle, numbers, numbers.take(), listeners)
     ours, theirs = socket.socketpair()
     threading.Thread(target=_report, args=(ours,), daemon=True).start()
     ours.sendall(b"\n")
-    return worker.run(listeners, theirs, arguments.bundle)
+    return worker.run(listeners, theirs, arguments.bundle, numbers, numbers.take(), second)
 
 
 def _bound(host: str, port: int) -> socket.socket:

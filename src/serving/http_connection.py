@@ -6,6 +6,7 @@ it does not read; neither costs others anything.
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
@@ -26,6 +27,9 @@ HEAD_LIMIT = 64 * 1024
 IDLE_SECONDS = 75.0
 """After which a connection is closed on which nothing moves; longer than clients and proxies usually keep one for."""
 
+LARGE_BYTES = 256 * 1024
+"""Of a body; with a larger one, or one of unknown length, a connection is handed over where somebody takes it."""
+
 LINGER_SECONDS = 2.0
 """How long what a refused client still sends is read and thrown away: else it might not get to read the answer."""
 
@@ -33,13 +37,17 @@ _HEAD_TOO_LARGE = problem(431, "head_too_large", f"The request's head passes {HE
 
 
 class Connection(asyncio.Protocol):
-    """Made by the event loop for each client; httptools calls what begins with `on_`."""
+    """Made by the event loop for each client; httptools calls what begins with `on_`.
+
+    `begun`: what another process has read of it.
+    """
 
     _transport: asyncio.Transport
 
-    def __init__(self, application: Application, server: "Server") -> None:
+    def __init__(self, application: Application, server: "Server", begun: bytes = b"") -> None:
         self._application = application
         self._server = server
+        self._begun = begun
         self._parser = httptools.HttpRequestParser(self)
         self._exchange: Exchange | None = None  # being read, from the end of its head on
         self._now: Exchange | None = None  # being answered
@@ -60,6 +68,8 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._server.connected(self)
         self._active = self._server.now
+        if self._begun:
+            self.data_received(self._begun)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """The client is gone, whatever it has asked."""
@@ -102,6 +112,8 @@ class Connection(asyncio.Protocol):
             self._head_bytes += len(data)
             if self._head_bytes > 2 * HEAD_LIMIT:
                 self._refuse(_HEAD_TOO_LARGE)
+        if self._whole is not None and self._exchange is not None and self._server.hand_over is not None:
+            self._hand_over(self._server.hand_over, self._exchange, data)
 
     def pause_writing(self) -> None:
         """The client reads more slowly than it asks."""
@@ -185,6 +197,16 @@ class Connection(asyncio.Protocol):
         lines = b"".join(b"%b: %b\r\n" % line for line in kept.items())
         self._parser = httptools.HttpRequestParser(self)
         self.data_received(b"%b %b HTTP/1.1\r\n%b\r\n%b" % (method, self._url, lines, rest))
+
+    def _hand_over(self, take: Callable[[int, bytes], bool], exchange: Exchange, begun: bytes) -> None:
+        """Let another process go on with a large body, where nothing else is under way here."""
+        large = int(exchange.headers.get(b"content-length", LARGE_BYTES + 1)) > LARGE_BYTES
+        if large and self._now is None and not self._waiting and not self._transport.get_write_buffer_size():
+            self._transport.pause_reading()
+            if take(self._transport.get_extra_info("socket").fileno(), begun):
+                self._transport.abort()
+            else:
+                self._transport.resume_reading()
 
     # Answering
 

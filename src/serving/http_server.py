@@ -27,13 +27,19 @@ class Server:
     """SIGTERM: accept no more, answer what comes on open connections, close them, end. SIGINT: end after what runs.
 
     Closing the accept and then waiting is what makes a hand-over lose no request: others accept on the same socket.
-    `tell` is called with "serving" and "draining". `now`, `date`: for connections, told anew each second while there
-    are any.
+    `tell` is called with "serving" and "draining". `hand_over`: as `LargeBodies.take`, where there is somebody to take
+    them. `now`, `date`: for connections, told anew each second while there are any.
     """
 
-    def __init__(self, applications: Sequence[Application], tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        applications: Sequence[Application],
+        tell: Callable[[str], None],
+        hand_over: Callable[[int, bytes], bool] | None = None,
+    ) -> None:
         self.connections: set[Connection] = set()
         self.known_heads = KnownHeads()
+        self.hand_over = hand_over
         self.closing = False
         self.now = 0.0
         self.date = b""

@@ -67,8 +67,13 @@ def tree(pid: int) -> Iterator[int]:
 
 
 def resident_bytes(pid: int) -> int:
-    """Resident memory of a process and its descendants."""
+    """Resident memory of a process and its descendants; what they share since a fork counts for each."""
     return sum(map(_resident, tree(pid)))
+
+
+def taken_bytes(pid: int) -> int:
+    """The same where what descendants share with others is not counted again; a hundred times as slow."""
+    return sum(_resident(one) if one == pid else _private(one) for one in tree(pid))
 
 
 def usage(pid: int) -> tuple[float, int, int, float] | None:
@@ -95,6 +100,14 @@ def _stat(pid: int) -> list[str]:
 def _resident(pid: int) -> int:
     with contextlib.suppress(OSError):
         return int(_read(f"/proc/{pid}/statm").split()[1]) * _PAGE
+    return 0
+
+
+def _private(pid: int) -> int:
+    """By https://docs.kernel.org/filesystems/proc.html (smaps_rollup), which has lines like `Private_Dirty: 4 kB`."""
+    with contextlib.suppress(OSError):
+        lines = _read(f"/proc/{pid}/smaps_rollup").splitlines()
+        return sum(int(line.split()[1]) << 10 for line in lines if line.startswith(b"Private_"))
     return 0
 
 

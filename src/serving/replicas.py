@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from .desired import ApplyFailed, Desired
-from .processes import resident_bytes
+from .processes import resident_bytes, taken_bytes
 from .server_log import Write
 from .template_process import Template
 from .worker_process import TAIL_LINES, Worker
@@ -172,9 +172,10 @@ class ReplicaSet:
     def _end_the_greedy(self, used: Mapping[Worker, int]) -> list[Worker]:
         """Kill the workers that are over the memory limit; gives them."""
         limit = self.desired.memory_limit_bytes
-        greedy = [worker for worker in used if used[worker] > limit]
+        taken = {worker: taken_bytes(worker.pid) for worker in used if used[worker] > limit}
+        greedy = [worker for worker in taken if taken[worker] > limit]
         for worker in greedy:
-            self._log(os.getpid(), f"worker {worker.pid}: {worker.kill_for_memory(used[worker], limit)}")
+            self._log(os.getpid(), f"worker {worker.pid}: {worker.kill_for_memory(taken[worker], limit)}")
         return greedy
 
     def _line(self, pid: int, text: str) -> None:

@@ -47,12 +47,13 @@ def run(control: socket.socket, bundle: Path) -> None:
                     message, descriptors, _flags, _address = socket.recv_fds(control, 1, 4)
                     if not message:
                         return
-                    row = numbers.take()
+                    rows = numbers.take(), numbers.take()
                     pid = os.fork()
                     if pid == 0:
                         selector.close()
-                        _become_worker(control, (woken, wake), descriptors, bundle, (numbers, row))
-                    numbers.assign(row, pid)
+                        _become_worker(control, (woken, wake), descriptors, bundle, (numbers, rows))
+                    for row in rows:
+                        numbers.assign(row, pid)
                     for descriptor in descriptors:
                         os.close(descriptor)
                     _tell(control, event="forked", pid=pid)
@@ -78,7 +79,7 @@ def _become_worker(
     wakeup: tuple[int, int],
     descriptors: list[int],
     bundle: Path,
-    counted: tuple[SharedNumbers, int],
+    counted: tuple[SharedNumbers, tuple[int, int]],
 ) -> None:
     """In the child; does not return."""
     code = 1
@@ -94,8 +95,10 @@ def _become_worker(
             os.close(descriptor)
         if "numpy" in sys.modules:
             sys.modules["numpy"].random.seed()  # or all workers would draw the same numbers
-        sockets = [socket.socket(fileno=listener) for listener in listeners]
-        code = worker.run(sockets, socket.socket(fileno=status), bundle, *counted)
+        sockets, told = [socket.socket(fileno=listener) for listener in listeners], socket.socket(fileno=status)
+        numbers, (row, row_of_second) = counted
+        second = worker.fork_second(bundle, numbers, row_of_second, (*sockets, told))
+        code = worker.run(sockets, told, bundle, numbers, row, second)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

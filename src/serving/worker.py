@@ -7,13 +7,15 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from . import options
-from .application import of_model
-from .http_server import Server
-from .loading import load
+from . import large_bodies, options
+from .application import Application, of_model
+from .http_server import END_SECONDS, Server
+from .large_bodies import LargeBodies
+from .loaded import LoadedModel
+from .loading import about, load
 from .metrics import SharedNumbers
 from .problems import HealthCheckFailed
 from .tracing import Traces
@@ -24,28 +26,41 @@ ORPHAN_SECONDS = 3.0
 """How long a worker whose parent is gone finishes what it has begun; then the port must be free for the next parent."""
 
 
+def fork_second(bundle: Path, numbers: SharedNumbers, row: int, sockets: Iterable[socket.socket]) -> LargeBodies | None:
+    """The process for large bodies, before any thread runs; None for a model that would take its memory twice.
+
+    `row`: where it counts; `sockets`: what it is not to keep open.
+    """
+
+    def application() -> Application:
+        return _applications(load(bundle), numbers, row)[0]
+
+    return large_bodies.fork(application, sockets) if about(bundle).get("form") else None
+
+
 def run(
     listeners: Sequence[socket.socket],
     status: socket.socket,
     bundle: Path,
     numbers: SharedNumbers | None = None,
     row: int = 0,
+    second: LargeBodies | None = None,
 ) -> int:
     """Serve until told to end; the exit code.
 
     Over `status` go JSON lines: {"event": "healthy", "health_check": ...}, {"event": "failed", "stage": "load" or
     "health", "error": ...}, {"event": "serving"}, {"event": "draining"}. Serving begins with the first byte received
     from there; the end of that stream means that the parent is gone. `listeners`: the model's, and that of its metrics
-    where they have a port of their own. `numbers`, `row`: where it counts, with others.
+    where they have a port of their own. `numbers`, `row`: where it counts, with others. `second`: who takes large
+    bodies.
     """
     for inherited in (*listeners, status):
         inherited.set_inheritable(False)
     go, server = threading.Event(), _Holder()
     threading.Thread(target=_watch_parent, args=(status, go, server), daemon=True, name="parent").start()
     try:
-        asked = options.read(os.environ)
         model = load(bundle)
-        traces = Traces(model.info) if asked.opentelemetry else None
+        applications = _applications(model, numbers, row)
     except HealthCheckFailed as error:
         log.error("%s", error, exc_info=error.__cause__)
         return _failed(status, "health", str(error))
@@ -54,12 +69,24 @@ def run(
         return _failed(status, "load", f"The model cannot be loaded: {type(error).__name__}: {error}")
     _tell(status, event="healthy", health_check=model.info["health_check"])
     go.wait()
-    applications = of_model(model, asked, numbers, row, traces)
-    server.value = Server(applications, lambda event: _tell(status, event=event))
+
+    def tell(event: str) -> None:
+        if second is not None and event == "draining":
+            second.drain()
+        _tell(status, event=event)
+
+    server.value = Server(applications, tell, None if second is None else second.take)
     server.value.run(listeners)
-    if traces is not None:
-        traces.close()
+    if second is not None:
+        second.end(END_SECONDS)
+    for application in applications:
+        application.close()
     return 0
+
+
+def _applications(model: LoadedModel, numbers: SharedNumbers | None, row: int) -> list[Application]:
+    asked = options.read(os.environ)
+    return of_model(model, asked, numbers, row, Traces(model.info) if asked.opentelemetry else None)
 
 
 class _Holder:

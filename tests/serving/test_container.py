@@ -13,6 +13,9 @@ import httpx
 import pytest
 
 from asgard.serving.container import cpu_limit
+from asgard.serving.processes import alive
+
+from ..waiting import until
 
 DEADLINE = 120
 
@@ -46,11 +49,12 @@ class Container:
 
 
 @pytest.fixture
-def started(model_python: Path, bundle: Callable[..., Path]) -> Iterator[Callable[[str], Container]]:
+def started(model_python: Path, bundle: Callable[..., Path]) -> Iterator[Callable[[str | Path], Container]]:
+    """Starts a container of a bundle, or of that of a model in `models.SAVE`."""
     containers: list[Container] = []
 
-    def start(name: str) -> Container:
-        folder = bundle(name)
+    def start(what: str | Path) -> Container:
+        folder = bundle(what) if isinstance(what, str) else what
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         command = ["-m", "asgard_server.container", "--host", "127.0.0.1", "--port", str(port), str(folder)]
@@ -72,7 +76,7 @@ def started(model_python: Path, bundle: Callable[..., Path]) -> Iterator[Callabl
         container.process.stdout.close()
 
 
-def test_it_serves_and_drains_on_sigterm(started: Callable[[str], Container]) -> None:
+def test_it_serves_and_drains_on_sigterm(started: Callable[[str | Path], Container]) -> None:
     container = started("specification")
     container.wait_ready()
     with httpx.Client(base_url=container.url) as client:
@@ -91,7 +95,23 @@ def test_it_serves_and_drains_on_sigterm(started: Callable[[str], Container]) ->
     assert "Traceback" not in said
 
 
-def test_what_is_being_answered_is_answered_before_it_ends(started: Callable[[str], Container]) -> None:
+def test_large_bodies_are_answered_by_a_second_process_that_ends_with_the_first(
+    started: Callable[[str | Path], Container], compiled: Callable[[str], Path]
+) -> None:
+    container = started(compiled("specification"))
+    container.wait_ready()
+    rows = [[1, 2, 3, 4, 5]] * 50_000
+    with httpx.Client(base_url=container.url, timeout=30) as client:
+        first = client.get("/health").json()["worker_pid"]
+        assert client.post("/predict", json={"data": rows}).json() == {"predictions": [1] * len(rows)}
+        second = client.get("/health").json()["worker_pid"]
+    assert first == container.process.pid != second
+    container.process.send_signal(signal.SIGTERM)
+    assert container.process.wait(timeout=30) == 0
+    until(lambda: not alive(second))
+
+
+def test_what_is_being_answered_is_answered_before_it_ends(started: Callable[[str | Path], Container]) -> None:
     container = started("obedient")
     container.wait_ready()
     with httpx.Client(base_url=container.url, timeout=30) as client:
@@ -107,7 +127,7 @@ def test_what_is_being_answered_is_answered_before_it_ends(started: Callable[[st
 
 
 def test_connections_are_refused_until_it_serves_and_it_ends_at_once_while_it_loads(
-    started: Callable[[str], Container],
+    started: Callable[[str | Path], Container],
 ) -> None:
     container = started("slow-to-load")
     deadline = time.monotonic() + DEADLINE
@@ -132,7 +152,9 @@ def bound(port: int) -> bool:
 @pytest.mark.parametrize(
     ("name", "told"), [("unloadable", "a file of the model is missing"), ("broken", "cannot predict anything")]
 )
-def test_a_model_that_cannot_serve_says_why_and_ends(name: str, told: str, started: Callable[[str], Container]) -> None:
+def test_a_model_that_cannot_serve_says_why_and_ends(
+    name: str, told: str, started: Callable[[str | Path], Container]
+) -> None:
     container = started(name)
     assert container.process.wait(timeout=DEADLINE) == 1
     assert told in container.said()

@@ -1,0 +1,144 @@
+"""Large bodies are read by a second process of a worker, so that others do not wait for it."""
+
+import os
+import signal
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import orjson
+import psutil
+import pytest
+
+from asgard.serving import processes
+from asgard.serving.http_connection import LARGE_BYTES
+
+from ..waiting import until
+from .parents import Model, Parents
+
+ROWS = [[0.25, 1.5, -2.0, 3.0, 0.125]] * 20_000
+LARGE = orjson.dumps({"data": ROWS})
+HEAD = b"POST /predict HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(LARGE)
+HEALTH = b"GET /health HTTP/1.1\r\n%b\r\n"
+
+
+@pytest.fixture
+def model(parents: Parents, compiled: Callable[[str], Path]) -> Model:
+    """A compiled forest with one worker."""
+    started = parents.model()
+    started.apply(bundle=str(compiled("specification")))
+    return started
+
+
+def test_a_large_body_is_answered_by_another_process_as_a_small_one_is_by_the_worker(model: Model) -> None:
+    with httpx.Client(base_url=model.url, timeout=60) as client:
+        assert pid(client) in model.status().worker_pids
+        (expected,) = client.post("/predict", json={"data": ROWS[:1]}).json()["predictions"]
+        assert len(LARGE) > LARGE_BYTES
+        answer = client.post("/predict", content=LARGE)
+        assert answer.json() == {"predictions": [expected] * len(ROWS)}
+        assert pid(client) not in model.status().worker_pids
+
+
+def test_a_body_of_unknown_length_is_too(model: Model) -> None:
+    with httpx.Client(base_url=model.url, timeout=60) as client:
+        pieces = (LARGE[begin : begin + 100_000] for begin in range(0, len(LARGE), 100_000))
+        assert len(client.post("/predict", content=pieces).json()["predictions"]) == len(ROWS)
+        assert pid(client) not in model.status().worker_pids
+
+
+def test_clients_that_leave_harm_no_other(model: Model) -> None:
+    for sent in (b"", LARGE[:1000], LARGE):
+        for _ in range(10):
+            with socket.create_connection(("127.0.0.1", model.port), timeout=60) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.sendall(HEAD + sent)
+    with httpx.Client(base_url=model.url, timeout=60) as client:
+        assert len(client.post("/predict", content=LARGE).json()["predictions"]) == len(ROWS)
+        assert pid(client) == second_of(model)
+    assert "Traceback" not in model.log()
+
+
+def test_what_is_asked_before_and_after_on_the_same_connection_is_answered_in_order(model: Model) -> None:
+    with socket.create_connection(("127.0.0.1", model.port), timeout=60) as client:
+        client.sendall(HEALTH % b"" + HEAD + LARGE + HEALTH % b"connection: close\r\n")
+        answers = client.makefile("rb").read()
+    places = [answers.index(part) for part in (b"worker_pid", b"predictions")]
+    assert places == sorted(places)
+    assert answers.count(b"worker_pid") == 2
+
+
+def test_a_worker_answers_large_bodies_itself_when_its_second_process_is_gone(model: Model) -> None:
+    with httpx.Client(base_url=model.url, timeout=60) as client:
+        client.post("/predict", content=LARGE)
+        second = pid(client)
+    os.kill(second, signal.SIGKILL)
+    until(lambda: not processes.alive(second))
+    with httpx.Client(base_url=model.url, timeout=60) as client:
+        assert len(client.post("/predict", content=LARGE).json()["predictions"]) == len(ROWS)
+        assert pid(client) in model.status().worker_pids
+
+
+def test_a_large_body_that_is_on_its_way_is_answered_by_the_version_that_began(
+    model: Model, compiled: Callable[[str], Path]
+) -> None:
+    with socket.create_connection(("127.0.0.1", model.port), timeout=60) as client:
+        client.sendall(HEAD.replace(b"\r\n", b"\r\nconnection: close\r\n", 1) + LARGE[:1000])
+        former = second_of(model)
+        until(lambda: len(psutil.Process(former).net_connections("tcp")) == 1)
+        model.apply(version=2, bundle=str(compiled("specification")), environment={"CHANGED": "1"})
+        client.sendall(LARGE[1000:])
+        answer = client.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert len(orjson.loads(answer.partition(b"\r\n\r\n")[2])["predictions"]) == len(ROWS)
+    until(lambda: not processes.alive(former))
+
+
+@pytest.mark.parametrize("end", [Model.stop, lambda model: os.kill(model.status().worker_pids[0], signal.SIGKILL)])
+@pytest.mark.parametrize("woken", [True, False])
+def test_it_ends_with_its_worker(model: Model, woken: bool, end: Callable[[Model], None]) -> None:
+    (worker,) = model.status().worker_pids
+    second = second_of(model)
+    with httpx.Client(base_url=model.url, timeout=60) as client:
+        if woken:
+            client.post("/predict", content=LARGE)
+            assert pid(client) == second
+        end(model)
+        until(lambda: not processes.alive(worker) and not processes.alive(second))
+
+
+def test_its_requests_are_counted_with_the_others(model: Model) -> None:
+    httpx.post(f"{model.url}/predict", content=LARGE, timeout=60)
+    model.predict(*ROWS[0])
+    assert 'asgard_requests_total{path="/predict",status="200"} 2\n' in httpx.get(f"{model.url}/metrics").text
+
+
+def test_its_memory_counts_where_it_is_its_own(model: Model) -> None:
+    (worker,) = model.status().worker_pids
+    asleep = processes.taken_bytes(worker)
+    assert processes.resident_bytes(worker) - asleep > 16 << 20
+    httpx.post(f"{model.url}/predict", content=LARGE, timeout=60)
+    assert processes.taken_bytes(worker) - asleep > 4 << 20
+
+
+def test_a_model_that_is_not_compiled_has_none(parents: Parents) -> None:
+    model = parents.model()
+    model.apply("specification")
+    with httpx.Client(base_url=model.url, timeout=60) as client:
+        assert len(client.post("/predict", content=LARGE).json()["predictions"]) == len(ROWS)
+        assert model.status().worker_pids == (pid(client),)
+
+
+def second_of(model: Model) -> int:
+    """The second process of the model's only worker."""
+    (worker,) = model.status().worker_pids
+    (second,) = set(processes.tree(worker)) - {worker}
+    return second
+
+
+def pid(client: httpx.Client) -> int:
+    """Of the process that answers on the client's connection."""
+    found: int = client.get("/health").json()["worker_pid"]
+    return found
