@@ -6,7 +6,6 @@ it does not read; neither costs others anything.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
@@ -28,7 +27,7 @@ IDLE_SECONDS = 75.0
 """After which a connection is closed on which nothing moves; longer than clients and proxies usually keep one for."""
 
 LARGE_BYTES = 256 * 1024
-"""Of a body; with a larger one, or one of unknown length, a connection is handed over where somebody takes it."""
+"""Of a body from which on, or where its length is unknown, its connection is handed over to who takes it."""
 
 LINGER_SECONDS = 2.0
 """How long what a refused client still sends is read and thrown away: else it might not get to read the answer."""
@@ -57,7 +56,7 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._body: bytes | bytearray = b""
         self._head_bytes = 0
-        self._advancing = self._paused = self._ended = False
+        self._advancing = self._paused = self._ended = self._expects = False
         self._reading = True
         self._active = 0.0
 
@@ -112,8 +111,9 @@ class Connection(asyncio.Protocol):
             self._head_bytes += len(data)
             if self._head_bytes > 2 * HEAD_LIMIT:
                 self._refuse(_HEAD_TOO_LARGE)
-        if self._whole is not None and self._exchange is not None and self._server.hand_over is not None:
-            self._hand_over(self._server.hand_over, self._exchange, data)
+        if self._exchange is not None and not self._handed_over(self._exchange, data) and self._expects:
+            self._expects = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def pause_writing(self) -> None:
         """The client reads more slowly than it asks."""
@@ -161,8 +161,8 @@ class Connection(asyncio.Protocol):
         self._exchange = Exchange(self._parser.get_method().decode(), _path(self._url), headers, began)
         if int(headers.get(b"content-length", b"0")) > BODY_LIMIT:
             raise Refused(TOO_LARGE)
-        if headers.get(b"expect", b"").lower() == b"100-continue" and self._now is None and not self._waiting:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        expects = headers.get(b"expect", b"").lower() == b"100-continue"
+        self._expects = expects and self._now is None and not self._waiting
 
     def on_body(self, body: bytes) -> None:
         if not self._body:
@@ -198,15 +198,21 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self.data_received(b"%b %b HTTP/1.1\r\n%b\r\n%b" % (method, self._url, lines, rest))
 
-    def _hand_over(self, take: Callable[[int, bytes], bool], exchange: Exchange, begun: bytes) -> None:
-        """Let another process go on with a large body, where nothing else is under way here."""
-        large = int(exchange.headers.get(b"content-length", LARGE_BYTES + 1)) > LARGE_BYTES
-        if large and self._now is None and not self._waiting and not self._transport.get_write_buffer_size():
-            self._transport.pause_reading()
-            if take(self._transport.get_extra_info("socket").fileno(), begun):
-                self._transport.abort()
-            else:
-                self._transport.resume_reading()
+    def _handed_over(self, exchange: Exchange, data: bytes) -> bool:
+        """Whether another process goes on with a large body that begins in `data`; not where more is under way here."""
+        take = self._server.hand_over
+        if take is None or self._whole is None:
+            return False
+        large = int(exchange.headers.get(b"content-length", LARGE_BYTES)) >= LARGE_BYTES
+        busy = self._now is not None or self._waiting or self._transport.get_write_buffer_size()
+        if busy or not large:
+            return False
+        self._transport.pause_reading()
+        if take(self._transport.get_extra_info("socket").fileno(), data):
+            self._transport.abort()
+            return True
+        self._transport.resume_reading()
+        return False
 
     # Answering
 

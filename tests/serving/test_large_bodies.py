@@ -49,6 +49,17 @@ def test_a_body_of_unknown_length_is_too(model: Model) -> None:
         assert pid(client) not in model.status().worker_pids
 
 
+def test_a_client_that_waits_until_it_may_send_its_body_is_told_so_once(model: Model) -> None:
+    with socket.create_connection(("127.0.0.1", model.port), timeout=60) as client:
+        client.sendall(HEAD.replace(b"\r\n", b"\r\nexpect: 100-continue\r\n", 1))
+        told = client.recv(1000)
+        client.sendall(LARGE + HEALTH % b"connection: close\r\n")
+        answers = client.makefile("rb").read()
+    assert told == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert answers.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answers.endswith(b'"worker_pid":%d}' % second_of(model))
+
+
 def test_clients_that_leave_harm_no_other(model: Model) -> None:
     for sent in (b"", LARGE[:1000], LARGE):
         for _ in range(10):
