@@ -16,8 +16,9 @@ _NO_WHEEL: Final = re.compile(
     r"|does(n't| not) have a source distribution or wheel|is not compatible with Python|does not satisfy Python",
 )
 _MISSING: Final = re.compile(r"Because (\S+) was not found in the package registry")
-_IMPORTED: Final = {
+PACKAGES: Final = {
     "cv2": "opencv-python-headless",
+    "distutils": "setuptools",
     "pil": "Pillow",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
@@ -64,8 +65,8 @@ def names_unknown_package(text: str) -> bool:
 def explain(failures: Mapping[str, str], posted: Iterable[Requirement], added: Iterable[Requirement]) -> str:
     """One paragraph: why, what tracking and serving have to do with it, what to do. `failures`: uv's text by Python."""
     names = {canonicalize_name(requirement.name) for requirement in posted}
-    for name in sorted(names & _IMPORTED.keys()):
-        return f"{name} is what scripts import; its package is called {_IMPORTED[name]}."
+    for name in sorted(names & PACKAGES.keys()):
+        return f"{name} is what scripts import; its package is called {PACKAGES[name]}."
     for text in failures.values():
         if missing := _MISSING.search(_unwrapped(text)):
             return (

@@ -49,6 +49,22 @@ def test_a_script_that_fails_at_another_mlflow_is_told_to_use_this_one(tmp_path:
     assert told.endswith(elsewhere(source.encode()))
 
 
+@pytest.mark.parametrize(
+    ("source", "package"),
+    [
+        ("import no_such\n", "no_such"),
+        ("import no_such.part\n", "no_such"),
+        ("raise ModuleNotFoundError(\"No module named 'sklearn'\")\n", "scikit-learn"),
+        ("import json.part\n", None),
+        ("raise ImportError('sklearn')\n", None),
+    ],
+)
+def test_a_script_that_lacks_a_package_is_told_to_require_it(tmp_path: Path, source: str, package: str | None) -> None:
+    told = ended(tmp_path, source)
+    assert (f" Add {package} to requirements;" in told) == (package is not None)
+    assert ("requirements" in told) == (package is not None)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 def test_a_signal_is_named(number: signal.Signals) -> None:
     assert describe(b"", "train.py", int(number), []).startswith(
