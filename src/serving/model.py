@@ -3,6 +3,7 @@
 import importlib
 import json
 import logging
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -54,6 +55,8 @@ def preload(bundle: Path) -> None:
     except Exception:
         log.debug("cannot read the model yet", exc_info=True)
         return
+    if backend := flavors.get("keras", {}).get("keras_backend"):
+        os.environ.setdefault("KERAS_BACKEND", backend)  # as keras reads it when it is imported
     names = [flavors.get("python_function", {}).get("loader_module", "")]
     for name in flavors:
         names.extend(MODULES.get(name, ()))
