@@ -82,14 +82,15 @@ def loaded(bundle: Callable[..., Path]) -> Callable[[str], LoadedModel]:
 
 
 @pytest.fixture(scope="session")
-def compiled(saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The bundle of a model in `models.SAVE`, with its compiled form."""
+def compiled(saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """As `bundle`, with the model's compiled form."""
     folder = tmp_path_factory.mktemp("compiled")
 
-    def make(name: str) -> Path:
-        if not (folder / name).exists():
-            assert compiling.write(models.make_bundle(saved(name), folder / name))["form"]
-        return folder / name
+    def make(name: str, version: int = 1) -> Path:
+        path = folder / f"{name}-{version}"
+        if not path.exists():
+            assert compiling.write(models.make_bundle(saved(name), path, version=version))["form"]
+        return path
 
     return make
 

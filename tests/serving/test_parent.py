@@ -61,13 +61,17 @@ def test_a_model_is_served_until_it_is_stopped(parents: Parents) -> None:
     assert not (model.folder / "desired.json").exists()
 
 
-def test_twenty_updates_under_load_fail_no_request(parents: Parents) -> None:
+def test_twenty_updates_under_load_fail_no_request(parents: Parents, compiled: Callable[..., Path]) -> None:
     model = parents.model()
-    model.apply("obedient", 1)
-    with under_load(model, kept=32, fresh=32, body='{"data": [[0]]}') as counted:
-        for update in range(20):
-            model.apply("obedient", 2 - update % 2)
-            assert model.version() == str(2 - update % 2)
+
+    def update(version: int) -> None:
+        model.apply(version=version, bundle=str(compiled("specification", version)))
+        assert model.version() == str(version)
+
+    update(1)
+    with under_load(model, kept=32, fresh=32, body='{"data": [[0, 1, 2, 3, 4]]}') as counted:
+        for number in range(20):
+            update(2 - number % 2)
     assert counted["failures"] == []
     assert counted["requests"] > 1000
 
