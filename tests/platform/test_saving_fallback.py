@@ -27,7 +27,7 @@ model, options = MODELS[sys.argv[1]].fit(X, y), dict(part.split("=") for part in
 mlflow.set_tracking_uri("sqlite:///" + sys.argv[2] + "/mlflow.db")
 if "direct" in options:
     options.pop("direct")
-    mlflow.sklearn.save_model(model, sys.argv[2] + "/model", **options)
+    mlflow.sklearn.save_model(model, sys.argv[2] + "/model", pip_requirements=[], **options)
     uri = sys.argv[2] + "/model"
 else:
     mlflow.create_experiment("here", sys.argv[2] + "/artifacts")
@@ -60,11 +60,11 @@ def save(python: Path, folder: Path, *arguments: str) -> subprocess.CompletedPro
 @pytest.mark.parametrize(
     ("arguments", "saved_as"),
     [
-        (["forest"], "skops"),
         (["boosting"], "cloudpickle"),
-        (["lambda"], "cloudpickle"),
         (["boosting", "direct=yes"], "cloudpickle"),
-        (["forest", "serialization_format=pickle"], "pickle"),
+        (["lambda", "direct=yes"], "cloudpickle"),
+        (["forest", "direct=yes"], "skops"),
+        (["forest", "direct=yes", "serialization_format=pickle"], "pickle"),
     ],
 )
 def test_a_model_is_saved_in_the_default_format_or_else_in_the_former_one(
