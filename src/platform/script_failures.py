@@ -13,6 +13,7 @@ from .conflicts import PACKAGES
 _FRAME: Final = re.compile(r'  File "(.+)", line (\d+)')
 _RAISED: Final = re.compile(r"([A-Za-z_][\w.]*)(: .*)?")
 _LACKS: Final = re.compile(r": ModuleNotFoundError: No module named '(\w+)'")
+_NO_FILE: Final = re.compile(r": FileNotFoundError: \[Errno 2\] No such file or directory: '[^']*[./]")
 _MAX_CHARACTERS: Final = 300
 
 
@@ -23,17 +24,21 @@ def describe(script: bytes, script_name: str, status: int, tail: Sequence[str]) 
         hint = " The machine may have run out of memory." if number == signal.SIGKILL else ""
         return f"{script_name} was killed by signal {number} ({signal.Signals(number).name}).{hint}"
     if (raised := _raised(script_name, tail)) and os.WEXITSTATUS(status) == 1:
-        return raised + (elsewhere(script) if ": mlflow." in raised else _lacks(raised))
+        return raised + (elsewhere(script) if ": mlflow." in raised else _hint(raised))
     last = next((line for line in reversed(tail) if line.strip()), "")
     return f"{script_name} exited with code {os.WEXITSTATUS(status)}" + (f": {_short(last)}" if last else ".")
 
 
-def _lacks(raised: str) -> str:
-    """A sentence, after a space, on the package that an import did not find; else nothing."""
-    if (found := _LACKS.search(raised)) is None:
-        return ""
-    package = PACKAGES.get(found[1].lower(), found[1])
-    return f". Add {package} to requirements; a module of your own belongs in the script, the only file that is sent."
+def _hint(raised: str) -> str:
+    """What to do where an import or a file was not found; else nothing."""
+    if found := _LACKS.search(raised):
+        package = PACKAGES.get(found[1].lower(), found[1])
+        return (
+            f". Add {package} to requirements; a module of your own belongs in the script, the only file that is sent."
+        )
+    if _NO_FILE.search(raised):
+        return ". Only the script is sent: it must make or download the files that it reads."
+    return ""
 
 
 def elsewhere(script: bytes) -> str:

@@ -171,7 +171,7 @@ def _of_model(total: Sequence[float], info: Mapping[str, Any]) -> Iterator[str]:
 
 def _processes(pids: Sequence[int]) -> Iterator[str]:
     """Of all workers together, under the names that Prometheus' own clients use for one."""
-    yield _head("asgard_workers", "gauge", "Worker processes.")
+    yield _head("asgard_workers", "gauge", "Worker processes, with those for large bodies that are awake.")
     yield f"asgard_workers {len(pids)}\n"
     seen = [found for pid in pids if (found := processes.usage(pid)) is not None]
     if not seen:

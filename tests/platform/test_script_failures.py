@@ -65,6 +65,22 @@ def test_a_script_that_lacks_a_package_is_told_to_require_it(tmp_path: Path, sou
     assert ("requirements" in told) == (package is not None)
 
 
+@pytest.mark.parametrize(
+    ("source", "hinted"),
+    [
+        ("open('data.csv')\n", True),
+        ("open('/home/me/data')\n", True),
+        ("import subprocess\nsubprocess.run(['no-such-program'])\n", False),
+    ],
+)
+def test_a_script_that_lacks_a_file_is_told_that_none_is_sent_with_it(
+    tmp_path: Path, source: str, hinted: bool
+) -> None:
+    told = ended(tmp_path, source)
+    assert "FileNotFoundError" in told
+    assert told.endswith(". Only the script is sent: it must make or download the files that it reads.") == hinted
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 def test_a_signal_is_named(number: signal.Signals) -> None:
     assert describe(b"", "train.py", int(number), []).startswith(
