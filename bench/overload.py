@@ -3,8 +3,8 @@
     uv run python bench/overload.py [--seconds 3] [--publish]
 
 Overload: a forest that is neither compiled nor batched, with 2,000 clients (`hey`) that ask for twice of what it
-answers to 32 (`wrk`). Bad company: the compiled forest with 32 connections (`wrk`), alone, beside 200 clients that send
-a byte of a request every 200 ms, and beside one that sends a body of 32 MB a second.
+answers to 32 (`wrk`). Bad company: that and the compiled forest with 32 connections (`wrk`), alone,
+beside 200 clients that send a byte of a request every 200 ms, and beside one that sends a body of 32 MB a second.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from urllib.parse import SplitResult, urlsplit
 import fitted
 import results
 
-from serving import BESIDE, CONNECTIONS, OURS, load, ours, python_of, serving
+from serving import BESIDE, CONNECTIONS, OURS, Server, load, ours, python_of, serving
 
 CLIENTS = 2_000
 SLOW_CLIENTS = 200
@@ -145,31 +145,38 @@ def measure(folder: Path, seconds: int) -> list[str]:
         results.progress("overload")
         rate, slow = load(server.url, body, CONNECTIONS[-1], seconds, server.folder)
         overload = offered(server.url, body, 2 * rate, 2 * seconds, server.folder)
-    company = []
+        beside_plain = in_company(server, body, rows[0], seconds)
     with serving(compiled, python, model, folder / "run-compiled", rows, expected) as server:
-        for _ in range(REPEATS):
-            for name, client, number in (
-                ("nobody", slow_client, 0),
-                (f"{SLOW_CLIENTS} slow clients", slow_client, SLOW_CLIENTS),
-                (f"a client of {HUGE_BYTES // 1_000_000} MB a second", partial(huge_client, row=rows[0]), 1),
-            ):
-                results.progress(f"beside {name}")
-                with beside(client, number, server.url):
-                    company.append((name, load(server.url, body, CONNECTIONS[-1], seconds, server.folder)))
+        beside_compiled = in_company(server, body, rows[0], seconds)
     return [
         "| asked by | answered/s | p99, ms | 503/s | p99, ms |",
         "|---|---|---|---|---|",
         f"| {CONNECTIONS[-1]} clients, as fast as they are answered | {rate:,.0f} | {slow:,.0f} | | |",
         f"| {CLIENTS:,} clients, {2 * rate:,.0f} a second | {' | '.join(overload)} |",
         "",
-        f"| beside {CONNECTIONS[-1]} connections | req/s | p99, ms |",
-        "|---|---|---|",
-        *(
-            f"| {name} | {statistics.median(r for n, (r, _) in company if n == name):,.0f} "
-            f"| {statistics.median(p for n, (_, p) in company if n == name):.2f} |"
-            for name in dict.fromkeys(name for name, _ in company)
-        ),
+        f"| beside {CONNECTIONS[-1]} connections | compiled: req/s | p99, ms | as it is: req/s | p99, ms |",
+        "|---|---|---|---|---|",
+        *(f"| {name} | {found} | {beside_plain[name]} |" for name, found in beside_compiled.items()),
     ]
+
+
+def in_company(server: Server, body: Any, row: Sequence[float], seconds: int) -> dict[str, str]:
+    """Requests a second of the load and their 99 %, in ms, medians, by what other clients there are."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(REPEATS):
+        for name, client, number in (
+            ("nobody", slow_client, 0),
+            (f"{SLOW_CLIENTS} slow clients", slow_client, SLOW_CLIENTS),
+            (f"a client of {HUGE_BYTES // 1_000_000} MB a second", partial(huge_client, row=row), 1),
+        ):
+            results.progress(f"beside {name}")
+            with beside(client, number, server.url):
+                loaded = load(server.url, body, CONNECTIONS[-1], seconds, server.folder)
+            found.setdefault(name, []).append(loaded)
+    return {
+        name: f"{statistics.median(rate for rate, _ in some):,.0f} | {statistics.median(slow for _, slow in some):.2f}"
+        for name, some in found.items()
+    }
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The second process of a worker: it answers requests with large bodies, whose reading would hold up other clients.
 
 It is forked before the worker loads its model, and sleeps. The first such request wakes it, upon which it loads the
-model, too. A client's connection is handed over to it for good, with what was read from it.
+model, too. When it has, or at once where that is certain to succeed, a client's connection is handed over to it for
+good, with what was read from it.
 """
 
 import asyncio
@@ -24,19 +25,21 @@ log = logging.getLogger(__name__)
 NICE = 10
 """Where the two share a core, the worker comes first (nice(2))."""
 
-_TAKE, _DRAIN, _END = b"t", b"d", b"e"
+_WAKE, _TAKE, _DRAIN, _END, _READY = b"w", b"t", b"d", b"e", b"r"
 
 
 class LargeBodies:
-    """The worker's view of it."""
+    """The worker's view of it. `certain`: whether it is to be handed connections before it has loaded the model."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, pid: int, control: socket.socket) -> None:
+        self.certain = False
+        self._pid = pid
         self._control = control
-        self._draining = False
+        self._woken = self._ready = self._draining = False
 
     def take(self, connection: int, begun: bytes) -> bool:
         """Hand over a client's connection, of which `begun` was read. False: it cannot be and stays the worker's."""
-        if self._draining:
+        if self._draining or not (self.certain or self._is_ready()):
             return False
         try:
             with os.fdopen(os.memfd_create("begun"), "wb") as file:
@@ -56,8 +59,19 @@ class LargeBodies:
         """Let it end, as `Server.end`; returns when it has, or after that time."""
         self._tell(_END)
         self._control.settimeout(seconds)
+        with contextlib.suppress(TimeoutError, ChildProcessError):
+            with contextlib.suppress(ConnectionError):  # as which it ends where it has not read all
+                while self._control.recv(1):
+                    pass
+            os.waitpid(self._pid, 0)
+
+    def _is_ready(self) -> bool:
+        if not self._woken:
+            self._woken = True
+            self._tell(_WAKE)
         with contextlib.suppress(OSError):
-            self._control.recv(1)
+            self._ready = self._ready or self._control.recv(1, socket.MSG_DONTWAIT) == _READY
+        return self._ready
 
     def _tell(self, what: bytes) -> None:
         with contextlib.suppress(OSError):
@@ -72,9 +86,9 @@ def fork(application: Callable[[], Application], not_mine: Iterable[socket.socke
     if not hasattr(os, "memfd_create"):
         return None
     ours, theirs = socket.socketpair()
-    if os.fork():
+    if pid := os.fork():
         theirs.close()
-        return LargeBodies(ours)
+        return LargeBodies(pid, ours)
     try:
         for inherited in (*not_mine, ours):
             inherited.close()
@@ -88,10 +102,11 @@ def fork(application: Callable[[], Application], not_mine: Iterable[socket.socke
 
 
 def _run(application: Callable[[], Application], control: socket.socket) -> None:
-    if control.recv(1, socket.MSG_PEEK) != _TAKE:
+    if control.recv(1, socket.MSG_PEEK) not in (_WAKE, _TAKE):
         return
     os.nice(NICE)
     served = application()
+    control.send(_READY)
     loop = uvloop.new_event_loop()
     loop.run_until_complete(_serve(served, control))
     served.close()
@@ -121,6 +136,6 @@ async def _listen(application: Application, server: Server, control: socket.sock
             await loop.connect_accepted_socket(made, socket.socket(fileno=client))
         elif what == _DRAIN:
             server.drain()
-        else:
+        elif what != _WAKE:
             server.end()
             return

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 _PASSED = {"PATH", "HOME", "LANG", "TMPDIR"}
 _PROXY = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
@@ -76,13 +77,23 @@ def taken_bytes(pid: int) -> int:
     return sum(_resident(one) if one == pid else _private(one) for one in tree(pid))
 
 
-def usage(pid: int) -> tuple[float, int, int, float] | None:
-    """CPU seconds, resident bytes, open files, its begin in seconds since 1970. None where /proc does not tell."""
+class Usage(NamedTuple):
+    """CPU in seconds, resident memory in bytes, open files, its begin in seconds since 1970."""
+
+    cpu: float
+    resident: int
+    files: int
+    began: float
+
+
+def usage(pid: int) -> Usage | None:
+    """What a process has taken. None where /proc does not tell."""
     with contextlib.suppress(OSError):
         fields, ticks = _stat(pid), os.sysconf("SC_CLK_TCK")
         booted = time.time() - float(Path("/proc/uptime").read_text().split()[0])
         files = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
-        return (int(fields[11]) + int(fields[12])) / ticks, _resident(pid), files, booted + int(fields[19]) / ticks
+        cpu = (int(fields[11]) + int(fields[12])) / ticks
+        return Usage(cpu, _resident(pid), files, booted + int(fields[19]) / ticks)
     return None
 
 

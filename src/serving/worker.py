@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from . import large_bodies, options
+from . import large_bodies, options, processes
 from .application import Application, of_model
 from .http_server import END_SECONDS, Server
 from .large_bodies import LargeBodies
 from .loaded import LoadedModel
-from .loading import about, load
+from .loading import load
 from .metrics import SharedNumbers
 from .problems import HealthCheckFailed
 from .tracing import Traces
@@ -25,17 +25,17 @@ log = logging.getLogger(__name__)
 ORPHAN_SECONDS = 3.0
 """How long a worker whose parent is gone finishes what it has begun; then the port must be free for the next parent."""
 
+LIGHT_SECONDS, LIGHT_BYTES = 1.0, 64 * 1024**2
+"""CPU and memory that loading a model takes at most, where the process for large bodies may load it as well."""
+
 
 def fork_second(bundle: Path, numbers: SharedNumbers, row: int, sockets: Iterable[socket.socket]) -> LargeBodies | None:
-    """The process for large bodies, before any thread runs; None for a model that would take its memory twice.
-
-    `row`: where it counts; `sockets`: what it is not to keep open.
-    """
+    """The process for large bodies, before any thread runs. `row`: where it counts; `sockets`: not to be kept open."""
 
     def application() -> Application:
         return _applications(load(bundle), numbers, row)[0]
 
-    return large_bodies.fork(application, sockets) if about(bundle).get("form") else None
+    return large_bodies.fork(application, sockets)
 
 
 def run(
@@ -59,7 +59,9 @@ def run(
     go, server = threading.Event(), _Holder()
     threading.Thread(target=_watch_parent, args=(status, go, server), daemon=True, name="parent").start()
     try:
+        before = processes.usage(os.getpid())
         model = load(bundle)
+        second = _kept(second, model, before)
         applications = _applications(model, numbers, row)
     except HealthCheckFailed as error:
         log.error("%s", error, exc_info=error.__cause__)
@@ -82,6 +84,18 @@ def run(
     for application in applications:
         application.close()
     return 0
+
+
+def _kept(second: LargeBodies | None, model: LoadedModel, before: processes.Usage | None) -> LargeBodies | None:
+    """The second process, which is ended where the model took much to load since `before`."""
+    after = processes.usage(os.getpid())
+    if second is None or before is None or after is None:
+        return None
+    if after.cpu - before.cpu > LIGHT_SECONDS or after.resident - before.resident > LIGHT_BYTES:
+        second.end(LIGHT_SECONDS)
+        return None
+    second.certain = model.quick is not None  # so its library is a known one
+    return second
 
 
 def _applications(model: LoadedModel, numbers: SharedNumbers | None, row: int) -> list[Application]:

@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -125,6 +126,28 @@ class Reversed(PythonModel):
         return np.array([content[::-1] for content in model_input["content"]], dtype=object)
 
 
+class Sizes(PythonModel):
+    """The number of rows, for each."""
+
+    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+        return [len(model_input)] * len(model_input)
+
+
+class Heavy(Sizes):
+    """Takes memory."""
+
+    def load_context(self, context: Any) -> None:
+        self.held = bytearray(b"x" * (100 << 20))
+
+
+class Alone(Sizes):
+    """Is loaded by one process at a time."""
+
+    def load_context(self, context: Any) -> None:
+        self.taken = socket.socket(socket.AF_UNIX)
+        self.taken.bind(f"\0asgard-test-{os.environ['ALONE']}")
+
+
 class Broken(PythonModel):
     def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
         raise RuntimeError("cannot predict anything")
@@ -202,6 +225,9 @@ SAVE: dict[str, Callable[[Path], None]] = {
     "vector": _pyfunc(Outputs([1]), signature=ModelSignature(Schema([TensorSpec(np.dtype("int32"), (-1,))]))),
     "finite": _sklearn(LinearRegression().fit(_PAIR, [1.0, 2.0]), signature=infer_signature(_PAIR)),
     "reversed": _pyfunc(Reversed(), signature=infer_signature(pd.DataFrame({"content": [b"\xff"]}))),
+    "sizes": _pyfunc(Sizes()),
+    "heavy": _pyfunc(Heavy()),
+    "alone": _pyfunc(Alone()),
     "broken": _pyfunc(Broken(), signature=_FIVE),
     "unloadable": _pyfunc(Unloadable()),
     "ends-at-load": _pyfunc(EndsAtLoad()),

@@ -66,9 +66,7 @@ def test_clients_that_leave_harm_no_other(model: Model) -> None:
             with socket.create_connection(("127.0.0.1", model.port), timeout=60) as client:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 client.sendall(HEAD + sent)
-    with httpx.Client(base_url=model.url, timeout=60) as client:
-        assert len(client.post("/predict", content=LARGE).json()["predictions"]) == len(ROWS)
-        assert pid(client) == second_of(model)
+    assert answering(model) == second_of(model)
     assert "Traceback" not in model.log()
 
 
@@ -82,14 +80,10 @@ def test_what_is_asked_before_and_after_on_the_same_connection_is_answered_in_or
 
 
 def test_a_worker_answers_large_bodies_itself_when_its_second_process_is_gone(model: Model) -> None:
-    with httpx.Client(base_url=model.url, timeout=60) as client:
-        client.post("/predict", content=LARGE)
-        second = pid(client)
+    second = answering(model)
     os.kill(second, signal.SIGKILL)
     until(lambda: not processes.alive(second))
-    with httpx.Client(base_url=model.url, timeout=60) as client:
-        assert len(client.post("/predict", content=LARGE).json()["predictions"]) == len(ROWS)
-        assert pid(client) in model.status().worker_pids
+    assert answering(model) == model.status().worker_pids[0]
 
 
 def test_a_large_body_that_is_on_its_way_is_answered_by_the_version_that_began(
@@ -134,12 +128,40 @@ def test_its_memory_counts_where_it_is_its_own(model: Model) -> None:
     assert processes.taken_bytes(worker) - asleep > 4 << 20
 
 
-def test_a_model_that_is_not_compiled_has_none(parents: Parents) -> None:
+def test_so_it_is_for_a_model_of_a_known_library_that_is_not_compiled(parents: Parents) -> None:
     model = parents.model()
     model.apply("specification")
+    assert answering(model) == second_of(model)
+
+
+def test_that_of_any_other_model_takes_over_when_it_has_loaded_it(parents: Parents) -> None:
+    model = parents.model()
+    model.apply("sizes")
+    assert answering(model) == model.status().worker_pids[0]
+    until(lambda: answering(model) == second_of(model))
+
+
+def test_a_model_that_takes_much_to_load_is_not_loaded_twice(parents: Parents) -> None:
+    model = parents.model()
+    model.apply("heavy")
+    assert [*processes.tree(model.status().worker_pids[0])] == [*model.status().worker_pids]
+
+
+def test_a_model_that_cannot_be_loaded_twice_is_served_by_the_worker_alone(parents: Parents, tmp_path: Path) -> None:
+    model = parents.model()
+    model.apply("alone", environment={"ALONE": tmp_path.name})
+    second = second_of(model)
+    assert answering(model) == model.status().worker_pids[0]
+    until(lambda: not processes.alive(second))
+    assert answering(model) == model.status().worker_pids[0]
+    assert "Address already in use" in model.log()
+
+
+def answering(model: Model) -> int:
+    """The process that answers on a connection on which a large body is sent."""
     with httpx.Client(base_url=model.url, timeout=60) as client:
         assert len(client.post("/predict", content=LARGE).json()["predictions"]) == len(ROWS)
-        assert model.status().worker_pids == (pid(client),)
+        return pid(client)
 
 
 def second_of(model: Model) -> int:
