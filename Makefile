@@ -36,7 +36,7 @@ check: environment ## Linter, formatter, types, layers
 serve: engine ## The API on 127.0.0.1:8000
 	@$(run) asgard serve
 
-bench: engine ## Deploys, numbers of models, and the model server beside its peers; needs wrk and hey
+bench: engine ## Deploys, numbers of models, and the model server beside its peers; needs wrk
 	@$(run) python bench/deploy.py --publish
 	@$(run) python bench/scale.py --publish
 	@$(run) python bench/serving.py --publish
