@@ -6,6 +6,8 @@ import socket
 import sys
 from pathlib import Path
 
+from . import processes
+
 
 def main() -> int:
     """The exit code."""
@@ -16,6 +18,7 @@ def main() -> int:
     parser.add_argument("bundle", type=Path)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    processes.allow_files()
     if arguments.template_fd is not None:
         from . import template
 

@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 
 from . import options
-from .processes import worker_environment
+from .processes import allow_files, worker_environment
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -31,6 +31,7 @@ def main() -> int:
     # The kernel keeps signals from the first process of a container that has no handler for them.
     signal.signal(signal.SIGTERM, _end)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    allow_files()
     cores = cpu_limit(_CGROUP)
     if cores is not None:
         log.info("limited to %g cores", cores)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,9 @@ _THREADS = (
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+
+MOST_FILES = 65_536
+"""That a server may have open: each client is one."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -43,6 +47,15 @@ def worker_environment(
         **user,
         "PYTHONPATH": search,
     }
+
+
+def allow_files() -> None:
+    """Let this process open `MOST_FILES`, or as many as the system lets it; shells begin with fewer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def alive(pid: int) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -410,6 +411,22 @@ def test_what_models_print_is_logged_with_time_and_process_in_files_that_rotate(
     files = {file.name: file.stat().st_size for file in (model.folder / "logs").iterdir()}
     assert sorted(files) == ["server.log", "server.log.1"]
     assert max(files.values()) <= server_log.MAX_BYTES
+
+
+def test_more_clients_are_answered_than_files_may_be_open_where_the_platform_was_started(parents: Parents) -> None:
+    model = parents.model()
+    former = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, former[1]))
+    try:
+        model.apply()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, former)
+    with ExitStack() as opened:
+        address = ("127.0.0.1", model.port)
+        clients = [opened.enter_context(socket.create_connection(address, timeout=60)) for _ in range(200)]
+        for client in clients:
+            client.sendall(b"GET /health HTTP/1.1\r\n\r\n")
+        assert {client.recv(15) for client in clients} == {b"HTTP/1.1 200 OK"}
 
 
 def test_a_model_in_a_folder_with_a_long_path_is_served(parents: Parents) -> None:
