@@ -3,15 +3,14 @@
     uv run python bench/overload.py [--seconds 3] [--publish]
 
 Overload: a forest that is neither compiled nor batched, asked by `open_loop.py` for twice of what it answers to 32
-clients (`wrk`). Bad company: that and the compiled forest with 32 connections (`wrk`), alone,
-beside 200 clients that send a byte of a request every 200 ms, and beside one that sends a body of 32 MB a second.
+clients (`wrk`). Bad company: that and the compiled forest with 32 connections (`wrk`), alone, beside 200 clients that
+send a byte of a request every 200 ms, and beside one that sends a body of 32 MB a second.
 """
 
 import argparse
 import asyncio
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -28,7 +27,7 @@ from urllib.parse import SplitResult, urlsplit
 import fitted
 import results
 
-from serving import BESIDE, CONNECTIONS, OURS, Server, load, ours, python_of, serving
+from serving import BESIDE, CONNECTIONS, OURS, Server, load, ours, python_of, require_wrk, serving
 
 MOST_CLIENTS = 4_000
 SLOW_CLIENTS = 200
@@ -110,8 +109,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--publish", action="store_true", help="write the results to docs/performance.md")
     arguments = parser.parse_args()
-    if shutil.which("wrk") is None:
-        sys.exit("wrk is not on the PATH. Debian and Homebrew have it by that name.")
+    require_wrk()
     where = results.machine()
     with tempfile.TemporaryDirectory(prefix="asgard-bench-") as temporary:
         found = "\n".join([where, "", *measure(Path(temporary), arguments.seconds)])

@@ -203,6 +203,12 @@ def memory(process: psutil.Process) -> float:
     return total / 1e6
 
 
+def require_wrk() -> None:
+    """End the run where it would only fail after the servers have started."""
+    if shutil.which("wrk") is None:
+        sys.exit("wrk is not on the PATH. Debian and Homebrew have it as `wrk`.")
+
+
 def load(url: str, body: Any, connections: int, seconds: int, folder: Path) -> tuple[float, float]:
     """Requests a second, and the 99th percentile of their times in ms, by wrk. Ends the run where one failed."""
     script = folder / "request.lua"
@@ -321,8 +327,8 @@ def main() -> None:
     if arguments.short:
         arguments.models, arguments.repeats, arguments.load = ["forest"], 1, few
         peers = {"bare ASGI": PEERS["bare ASGI"]}
-    elif shutil.which("wrk") is None:
-        sys.exit("wrk is not on the PATH. Debian and Homebrew have it as `wrk`.")
+    else:
+        require_wrk()
     kind = " --before" if arguments.before else " --rows" if len(arguments.rows) > 1 else ""
     found = [results.machine()]
     print(found[0], flush=True)

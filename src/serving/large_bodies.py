@@ -29,17 +29,17 @@ _WAKE, _TAKE, _DRAIN, _END, _READY = b"w", b"t", b"d", b"e", b"r"
 
 
 class LargeBodies:
-    """The worker's view of it. `certain`: whether it is to be handed connections before it has loaded the model."""
+    """The worker's view of it. `ready`: whether it is handed connections; may be set before it has loaded the model."""
 
     def __init__(self, pid: int, control: socket.socket) -> None:
-        self.certain = False
+        self.ready = False
         self._pid = pid
         self._control = control
-        self._woken = self._ready = self._draining = False
+        self._woken = self._draining = False
 
     def take(self, connection: int, begun: bytes) -> bool:
         """Hand over a client's connection, of which `begun` was read. False: it cannot be and stays the worker's."""
-        if self._draining or not (self.certain or self._is_ready()):
+        if self._draining or not (self.ready or self._has_loaded()):
             return False
         try:
             with os.fdopen(os.memfd_create("begun"), "wb") as file:
@@ -65,13 +65,14 @@ class LargeBodies:
                     pass
             os.waitpid(self._pid, 0)
 
-    def _is_ready(self) -> bool:
+    def _has_loaded(self) -> bool:
+        """Whether it says so by now; it is woken first."""
         if not self._woken:
             self._woken = True
             self._tell(_WAKE)
         with contextlib.suppress(OSError):
-            self._ready = self._ready or self._control.recv(1, socket.MSG_DONTWAIT) == _READY
-        return self._ready
+            self.ready = self._control.recv(1, socket.MSG_DONTWAIT) == _READY
+        return self.ready
 
     def _tell(self, what: bytes) -> None:
         with contextlib.suppress(OSError):

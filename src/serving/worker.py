@@ -94,7 +94,7 @@ def _kept(second: LargeBodies | None, model: LoadedModel, before: processes.Usag
     if after.cpu - before.cpu > LIGHT_SECONDS or after.resident - before.resident > LIGHT_BYTES:
         second.end(LIGHT_SECONDS)
         return None
-    second.certain = model.quick is not None  # so its library is a known one
+    second.ready = model.quick is not None  # so its library is a known one
     return second
 
 

@@ -13,7 +13,7 @@ from asgard.serving.model import preload
 def test_a_keras_model_is_loaded_with_the_backend_it_was_saved_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_to: str | None, used: str
 ) -> None:
-    monkeypatch.setenv("KERAS_BACKEND", set_to or "")
+    monkeypatch.setenv("KERAS_BACKEND", set_to or "")  # always, so that what is set here is taken back
     if set_to is None:
         monkeypatch.delenv("KERAS_BACKEND")
     (tmp_path / "model").mkdir()
