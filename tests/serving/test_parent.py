@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -73,6 +74,7 @@ def test_twenty_updates_under_load_fail_no_request(parents: Parents, compiled: C
     with under_load(model, kept=32, fresh=32, body='{"data": [[0, 1, 2, 3, 4]]}') as counted:
         for number in range(20):
             update(2 - number % 2)
+            time.sleep(0.5)  # so that clients, which pause for as long, ask each version
     assert counted["failures"] == []
     assert counted["requests"] > 1000
 
