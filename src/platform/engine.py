@@ -6,6 +6,7 @@ they do (docs/performance.md).
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -83,6 +84,9 @@ def cli_environment(settings: Settings) -> dict[str, str]:
 
 _STATE_ENDS = (".json", ".json.gz")
 """Of a state's file in a file backend."""
+
+_LOCK_GONE = re.compile(r"\.pulumi/locks/.*(NotFound|no such file)")
+"""What the CLI says of a lock that it cannot read any more, in an object store or in a folder."""
 
 
 class _Stack(auto.Stack):
@@ -288,6 +292,8 @@ class Engine:
         except (StackNotFoundError, StackAlreadyExistsError):
             raise
         except CommandError as error:
+            if _is_locked(error):
+                raise DeployInProgress(model) from error
             raise InfrastructureFailed(f"pulumi {args[0]} {args[1]} failed: {_stderr(error)}") from error
 
     @staticmethod
@@ -296,9 +302,9 @@ class Engine:
             operation()
         except StackNotFoundError:
             raise
-        except ConcurrentUpdateError as error:
-            raise DeployInProgress(model) from error
         except CommandError as error:
+            if _is_locked(error):
+                raise DeployInProgress(model) from error
             if watch.failure is not None:
                 raise watch.failure from error
             raise InfrastructureFailed("\n".join(watch.errors) or _stderr(error)) from error
@@ -321,6 +327,11 @@ def _is_alive(pid: int, since: str) -> bool:
         return "pulumi" in process.name() and process.create_time() <= datetime.fromisoformat(since).timestamp()
     except psutil.NoSuchProcess:
         return False
+
+
+def _is_locked(error: CommandError) -> bool:
+    """Whether somebody else works on the stack, or did a moment ago: the CLI fails where a lock it lists is gone."""
+    return isinstance(error, ConcurrentUpdateError) or _LOCK_GONE.search(str(error)) is not None
 
 
 def _stderr(error: CommandError) -> str:

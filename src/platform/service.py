@@ -210,17 +210,21 @@ def _put_right(tools: Tools) -> bool:
     """Undo the operations that died with an earlier process, and correct MLflow's tags; False: not all of it worked."""
     done = True
     for model in journal.unfinished(tools.settings.data_dir):
-        try:
-            with model_lock(tools.settings.data_dir, model):
-                deploy.recover(tools, model)
-        except DeployInProgress:
-            continue
-        except Exception:
-            _log.exception("what an earlier operation left could not be undone yet", model=model)
-            done = False
+        with suppress(DeployInProgress), model_lock(tools.settings.data_dir, model):
+            done = _recovered(tools, model) and done
     try:
         serving_tags.correct(tools.settings, tools.tracking, tools.engine)
     except TrackingUnavailable as error:
         _log.warning("the tags in MLflow could not be corrected yet", reason=error.message)
         done = False
     return done
+
+
+def _recovered(tools: Tools, model: str) -> bool:
+    """Whether nothing is left to undo. Not so either where somebody else works on the stack just now."""
+    try:
+        deploy.recover(tools, model)
+    except Exception:
+        _log.exception("what an earlier operation left could not be undone yet", model=model)
+        return False
+    return True

@@ -52,8 +52,8 @@ def kill_when(live: Live, model: str, script: str, said: Callable[[dict[str, str
 def start_again(live: Live) -> None:
     live.start()
     live.ready()
-    journals = live.data_dir / "deploys"
-    until(lambda: not list(journals.glob("*/journal.json")), "what the dead deploy left is undone", 180)
+    left = ("deploys/*/journal.json", "locks/*.lock")
+    until(lambda: not any(list(live.data_dir.glob(each)) for each in left), "what the dead deploy left is undone", 180)
 
 
 BORDERS: dict[str, Callable[[dict[str, str]], bool]] = {

@@ -185,10 +185,30 @@ def test_a_stack_that_another_driver_works_on_is_in_progress(engine: Engine, set
         first.result()
 
 
+def path_of_lock(settings: Settings) -> Path:
+    path = settings.data_dir / "backend/.pulumi/locks/organization/asgard-models/iris/0.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def lock_of(settings: Settings, **holder: object) -> None:
-    lock = settings.data_dir / "backend/.pulumi/locks/organization/asgard-models/iris/0.json"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    lock.write_text(json.dumps({"username": "u", "hostname": socket.gethostname(), **holder}))
+    path_of_lock(settings).write_text(json.dumps({"username": "u", "hostname": socket.gethostname(), **holder}))
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["new", "made"])
+@pytest.mark.parametrize("lock", ["held", "freed as it is read"])
+def test_a_stack_that_is_locked_elsewhere_is_in_progress(
+    engine: Engine, settings: Settings, lock: str, *, made: bool
+) -> None:
+    write(settings)
+    if made:
+        up(engine)
+    if lock == "held":
+        lock_of(settings, hostname="another", pid=1, timestamp=datetime.now(UTC).isoformat())
+    else:
+        path_of_lock(settings).symlink_to("freed")
+    with pytest.raises(DeployInProgress):
+        up(engine)
 
 
 def test_a_lock_whose_holder_is_gone_is_freed(engine: Engine, settings: Settings) -> None:
