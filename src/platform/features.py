@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import threading
 import time
 from dataclasses import dataclass
@@ -75,6 +76,10 @@ class FeastProbe:
         self._deadline = time.monotonic() + START_SECONDS
         log = self._settings.data_dir / "logs" / "feast.log"
         log.parent.mkdir(parents=True, exist_ok=True)
+        # Feast leaves a folder behind in each process that does not end by itself.
+        temporary = self._settings.data_dir / "tmp" / "feast"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
         # Begun anew with each probe, so that it stays small.
         with log.open("wb") as errors:
             self._process = children.start(
@@ -82,7 +87,7 @@ class FeastProbe:
                 self._settings.feast_repo_path.absolute(),
                 output=PIPE,
                 errors=errors,
-                environment=_environment(),
+                environment={**_environment(), "TMPDIR": str(temporary.absolute())},
             )
 
     def _listen(self) -> None:

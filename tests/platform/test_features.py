@@ -50,6 +50,25 @@ def error(probe: FeastProbe) -> str | None:
     return probe.reading.error
 
 
+def test_what_feast_leaves_among_the_temporary_files_goes_with_the_next_probe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    settings = Settings(data_dir=tmp_path / "data")
+    left = []
+    for _ in range(2):
+        probe = FeastProbe(settings)
+        probe.start()
+        try:
+            until(lambda probe=probe: probe.reading is not None)
+        finally:
+            probe.stop()
+        left.append({path.name for path in (tmp_path / "data/tmp/feast").iterdir()})
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert not left[0] & left[1]
+
+
 def test_neither_feast_nor_mlflow_is_imported_with_the_platform() -> None:
     code = (
         "import sys\n"
