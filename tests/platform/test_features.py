@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -61,7 +62,7 @@ def test_what_feast_leaves_among_the_temporary_files_goes_with_the_next_probe(
         probe = FeastProbe(settings)
         probe.start()
         try:
-            until(lambda probe=probe: probe.reading is not None)
+            until(partial(getattr, probe, "reading"))
         finally:
             probe.stop()
         left.append({path.name for path in (tmp_path / "data/tmp/feast").iterdir()})
