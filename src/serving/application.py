@@ -27,8 +27,12 @@ BODY_LIMIT = 64 * 1024**2
 
 TOO_LARGE = problem(413, "too_large", f"The body passes {BODY_LIMIT} bytes. Send fewer rows at a time.")
 
-_CONTENT_CODED = {b"gzip": 31, b"x-gzip": 31, b"deflate": 47}
+_EITHER = 47
+_CONTENT_CODED = {b"gzip": 31, b"x-gzip": 31, b"deflate": _EITHER}
 """Window bits as zlib takes them (https://docs.python.org/3/library/zlib.html#zlib.decompress)."""
+
+_MOST_INFLATED = 1032
+"""Bytes of one compressed byte, at most (https://zlib.net/zlib_tech.html)."""
 
 _PIECE = 4096
 """Bytes that are inflated at once: what follows a member in them is copied, for each of what may be millions."""
@@ -196,6 +200,16 @@ def _log(exchange: Exchange, answer: Answer, seconds: float, identifier: bytes) 
     if b"traceparent" in exchange.headers:
         told["traceparent"] = exchange.headers[b"traceparent"].decode("latin-1")
     print(orjson.dumps(told).decode(), flush=True)  # noqa: T201 - standard output is the model's log
+
+
+def inflates_to(size: int, exchange: Exchange) -> bool:
+    """Whether the body is compressed, and is as long as that or longer when it is not."""
+    if b"content-encoding" not in exchange.headers or len(exchange.body) * _MOST_INFLATED < size:
+        return False
+    try:
+        return len(zlib.decompressobj(_EITHER).decompress(exchange.body, size)) == size
+    except zlib.error:
+        return False
 
 
 def _decompressed(body: bytes, coding: bytes) -> bytes:

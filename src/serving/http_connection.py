@@ -6,13 +6,14 @@ it does not read; neither costs others anything.
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import httptools
 
-from .application import BODY_LIMIT, TOO_LARGE, Application, Exchange, Refused
+from .application import BODY_LIMIT, TOO_LARGE, Application, Exchange, Refused, inflates_to
 from .handlers import told
 from .messages import Answer
 from .problems import problem
@@ -194,21 +195,29 @@ class Connection(asyncio.Protocol):
             self._refuse(problem(400, "bad_request", "This is a model's server and no proxy."))
             return
         kept = {name: value for name, value in self._headers.items() if name not in (b"upgrade", b"connection")}
-        lines = b"".join(b"%b: %b\r\n" % line for line in kept.items())
         self._parser = httptools.HttpRequestParser(self)
-        self.data_received(b"%b %b HTTP/1.1\r\n%b\r\n%b" % (method, self._url, lines, rest))
+        self.data_received(b"%b %b HTTP/1.1\r\n%b\r\n%b" % (method, self._url, _lines(kept), rest))
 
     def _handed_over(self, exchange: Exchange, data: bytes) -> bool:
         """Whether another process goes on with a large body that begins in `data`; not where more is under way here."""
-        take = self._server.hand_over
-        if take is None or self._whole is None:
-            return False
         large = int(exchange.headers.get(b"content-length", LARGE_BYTES)) >= LARGE_BYTES
-        busy = self._now is not None or self._waiting or self._transport.get_write_buffer_size()
-        if busy or not large:
+        return large and self._whole is not None and self._now is None and self._hand_over(data)
+
+    def _ask_or_hand_over(self, exchange: Exchange) -> None:
+        """Once what came with the request has been read, too."""
+        if self._now is not exchange:  # the client is gone
+            return
+        between = self._exchange is None and self._head_bytes == 0
+        if not (between and self._hand_over(_written(exchange))):
+            self._application.ask(exchange, self._answer, alone=False)
+
+    def _hand_over(self, begun: bytes) -> bool:
+        """Whether another process goes on with this connection, of which only `begun` is still to be answered."""
+        take = self._server.hand_over
+        if take is None or self._waiting or self._transport.get_write_buffer_size():
             return False
         self._transport.pause_reading()
-        if take(self._transport.get_extra_info("socket").fileno(), data):
+        if take(self._transport.get_extra_info("socket").fileno(), begun):
             self._transport.abort()
             return True
         self._transport.resume_reading()
@@ -233,6 +242,8 @@ class Connection(asyncio.Protocol):
             self._now = exchange = self._waiting.popleft()
             if exchange.refusal is not None:
                 self._answer(exchange.refusal)
+            elif self._server.hand_over is not None and inflates_to(LARGE_BYTES, exchange):
+                asyncio.get_running_loop().call_soon(self._ask_or_hand_over, exchange)
             else:
                 self._application.ask(exchange, self._answer, alone=len(self._server.connections) == 1)
         self._advancing = False
@@ -269,6 +280,20 @@ class Connection(asyncio.Protocol):
         if on != self._reading and not self._transport.is_closing():
             self._reading = on
             (self._transport.resume_reading if on else self._transport.pause_reading)()
+
+
+def _written(exchange: Exchange) -> bytes:
+    """The request again, with the length of its body."""
+    headers = {name: value for name, value in exchange.headers.items() if name not in (b"transfer-encoding", b"expect")}
+    headers[b"content-length"] = b"%d" % len(exchange.body)
+    if not exchange.keep:
+        headers[b"connection"] = b"close"
+    first = f"{exchange.method} {quote(exchange.path)} HTTP/1.1\r\n".encode()
+    return b"%b%b\r\n%b" % (first, _lines(headers), exchange.body)
+
+
+def _lines(headers: Mapping[bytes, bytes]) -> bytes:
+    return b"".join(b"%b: %b\r\n" % line for line in headers.items())
 
 
 @lru_cache(64)

@@ -1,9 +1,13 @@
 """Large bodies are read by a second process of a worker, so that others do not wait for it."""
 
+import gzip
 import os
+import re
 import signal
 import socket
 import struct
+import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +25,7 @@ from .parents import Model, Parents
 ROWS = [[0.25, 1.5, -2.0, 3.0, 0.125]] * 20_000
 LARGE = orjson.dumps({"data": ROWS})
 HEAD = b"POST /predict HTTP/1.1\r\n%%bcontent-length: %d\r\n\r\n" % len(LARGE)
+COMPRESSED = b"POST /predict HTTP/1.1\r\ncontent-encoding: %b\r\ncontent-length: %d\r\n\r\n"
 HEALTH = b"GET /health HTTP/1.1\r\n%b\r\n"
 
 
@@ -58,6 +63,39 @@ def test_a_client_that_waits_until_it_may_send_its_body_is_told_so_once(model: M
     assert told == b"HTTP/1.1 100 Continue\r\n\r\n"
     assert answers.startswith(b"HTTP/1.1 200 OK\r\n")
     assert answers.endswith(b'"worker_pid":%d}' % second_of(model))
+
+
+@pytest.mark.parametrize(("coding", "compress"), [(b"gzip", gzip.compress), (b"deflate", zlib.compress)])
+def test_a_compressed_body_is_told_by_what_it_inflates_to(
+    model: Model, coding: bytes, compress: Callable[[bytes], bytes]
+) -> None:
+    (worker,) = model.status().worker_pids
+    for rows, process in ((ROWS, second_of(model)), (ROWS[:1000], worker)):
+        body = compress(orjson.dumps({"data": rows}))
+        request = COMPRESSED % (coding, len(body)) + body
+        for pieces in ([request], [request[:10], request[10:200], request[200:]]):
+            with socket.create_connection(("127.0.0.1", model.port), timeout=60) as client:
+                for piece in pieces:
+                    client.sendall(piece)
+                    time.sleep(0.02)
+                first, second = answers_to(client)
+            assert len(orjson.loads(first)["predictions"]) == len(rows)
+            assert orjson.loads(second)["worker_pid"] == process
+
+
+def test_what_came_with_a_compressed_body_is_answered_in_order(model: Model) -> None:
+    body = gzip.compress(LARGE)
+    with socket.create_connection(("127.0.0.1", model.port), timeout=60) as client:
+        client.sendall(COMPRESSED % (b"gzip", len(body)) + body + HEALTH % b"")
+        first, second, third = answers_to(client)
+    assert len(orjson.loads(first)["predictions"]) == len(ROWS)
+    assert orjson.loads(second) == orjson.loads(third)
+    assert orjson.loads(second)["worker_pid"] in model.status().worker_pids
+
+
+def test_a_compressed_body_that_is_none_is_told_so(model: Model) -> None:
+    answer = httpx.post(f"{model.url}/predict", content=LARGE[:1000], headers={"content-encoding": "gzip"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "not_compressed")
 
 
 def test_clients_that_leave_harm_no_other(model: Model) -> None:
@@ -162,6 +200,13 @@ def answering(model: Model) -> int:
     with httpx.Client(base_url=model.url, timeout=60) as client:
         assert len(client.post("/predict", content=LARGE).json()["predictions"]) == len(ROWS)
         return pid(client)
+
+
+def answers_to(client: socket.socket) -> list[bytes]:
+    """The bodies of the answers to what was asked, and to a last request that is sent when the first has come."""
+    client.recv(1, socket.MSG_PEEK)
+    client.sendall(HEALTH % b"connection: close\r\n")
+    return re.findall(rb"\r\n\r\n(.*?)(?=HTTP/1.1 |$)", client.makefile("rb").read(), re.DOTALL)
 
 
 def second_of(model: Model) -> int:
