@@ -12,6 +12,7 @@ from typing import IO
 
 import httpx
 import pytest
+from uv import find_uv_bin
 
 from asgard.serving.application import BODY_LIMIT
 
@@ -89,7 +90,8 @@ def test_it_is_healthy(worker: Worker) -> None:
 
 
 def test_it_describes_itself(worker: Worker, model_python: Path) -> None:
-    installed = json.loads(subprocess.check_output(["uv", "pip", "list", "--format=json", "--python", model_python]))
+    command = [find_uv_bin(), "pip", "list", "--format=json", "--python", str(model_python)]
+    installed = json.loads(subprocess.check_output(command))
     assert httpx.get(f"{worker.url}/metadata").json()["libraries"] == {p["name"]: p["version"] for p in installed}
 
 
