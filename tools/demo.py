@@ -128,7 +128,10 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def provider(found: Place) -> Iterator[Place]:
-    """With Pulumi's plugin `kubernetes`; where that cannot be downloaded, with the tests' stand-in for it."""
+    """With Pulumi's plugin `kubernetes`, of PATH or downloaded; where it cannot be, with the tests' stand-in for it."""
+    if shutil.which("pulumi-resource-kubernetes"):
+        yield found
+        return
     plugin = ["plugin", "install", "resource", "kubernetes", version("pulumi-kubernetes")]
     if subprocess.run([ASGARD, "pulumi", "--", *plugin], env=found.environment, capture_output=True).returncode == 0:
         yield found

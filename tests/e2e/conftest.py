@@ -10,7 +10,7 @@ from ..cluster import access
 from ..cluster.model import Cluster
 from ..platform.images import front
 from ..platform.images.front import Front
-from ..standins import kubernetes
+from ..standins import kubernetes_provider
 from .clusters import NAMESPACE, RBAC
 from .live import Live, free_port
 
@@ -64,18 +64,17 @@ def before_registry(cluster: Cluster) -> Iterator[Front]:
 def cluster_settings(cluster: Cluster, before_registry: Front) -> Iterator[dict[str, str]]:
     """Environment of an API and its commands that deploy to the cluster, with the documented role and no more."""
     kubeconfig = access.for_service_account(cluster, "asgard", [RBAC], namespace=NAMESPACE)
-    server, port = kubernetes.serve({"KUBECONFIG": str(kubeconfig)})
-    yield {
-        "ASGARD_TARGET": "kubernetes",
-        "ASGARD_NAMESPACE": NAMESPACE,
-        "ASGARD_REGISTRY": f"{before_registry.host}/acme",
-        "ASGARD_BASE_IMAGE": cluster.base_image,
-        "ASGARD_MAX_CONCURRENT_DEPLOYS": "8",
-        "KUBECONFIG": str(kubeconfig),
-        "PULUMI_DEBUG_PROVIDERS": f"kubernetes:{port}",
-        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
-    }
-    server.stop(None)
+    with kubernetes_provider(kubeconfig) as attached:
+        yield {
+            "ASGARD_TARGET": "kubernetes",
+            "ASGARD_NAMESPACE": NAMESPACE,
+            "ASGARD_REGISTRY": f"{before_registry.host}/acme",
+            "ASGARD_BASE_IMAGE": cluster.base_image,
+            "ASGARD_MAX_CONCURRENT_DEPLOYS": "8",
+            "KUBECONFIG": str(kubeconfig),
+            **({"PULUMI_DEBUG_PROVIDERS": ",".join(attached)} if attached else {}),
+            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+        }
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ from asgard import naming
 from ..cluster import Cluster, access
 from ..cluster import registry as registries
 from ..cluster.parts import free_ports
-from ..standins import aws, kubernetes, write_launcher
+from ..standins import aws, kubernetes_provider, write_launcher
 from ..standins.aws import moto_server
 from ..standins.aws.fixtures import REGION
 from ..standins.aws.lifecycle_policy import Image, expired
@@ -73,6 +73,7 @@ def account(cluster: Cluster, pulumi_path: str, tmp_path_factory: pytest.TempPat
         registries.running(folder / "registry", port) as upstream,
         moto_server.running() as moto,
         running(upstream, moto, REGION, listen="0.0.0.0") as registry,
+        kubernetes_provider(kubeconfig) as on_cluster,
     ):
         own = {
             **moto_server.ENVIRONMENT,
@@ -84,7 +85,6 @@ def account(cluster: Cluster, pulumi_path: str, tmp_path_factory: pytest.TempPat
         }
         for name, value in own.items():
             patch.setenv(name, value)
-        on_cluster, cluster_port = kubernetes.serve({"KUBECONFIG": str(kubeconfig)})
         on_aws, aws_port = aws.serve()
         puller = moto_server.user(moto, ["ecr:GetAuthorizationToken", "ecr:BatchGetImage"])
         settings = {
@@ -98,11 +98,10 @@ def account(cluster: Cluster, pulumi_path: str, tmp_path_factory: pytest.TempPat
             "ASGARD_PULL_USERNAME": puller["AWS_ACCESS_KEY_ID"],
             "ASGARD_PULL_PASSWORD": puller["AWS_SECRET_ACCESS_KEY"],
             "KUBECONFIG": str(kubeconfig),
-            "PULUMI_DEBUG_PROVIDERS": f"kubernetes:{cluster_port},aws:{aws_port}",
+            "PULUMI_DEBUG_PROVIDERS": ",".join([*on_cluster, f"aws:{aws_port}"]),
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         }
         yield Account(registry, boto3.client("ecr", region_name=REGION), settings)
-        on_cluster.stop(None)
         on_aws.stop(None)
 
 

@@ -4,10 +4,13 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 LANGUAGE_HOST = "pulumi-language-python"
 EXECUTOR = "pulumi-language-python-exec"
+KUBERNETES_PLUGIN = "pulumi-resource-kubernetes"
 
 
 def path_with_cli(cli: Path, folder: Path) -> str:
@@ -20,6 +23,19 @@ def path_with_cli(cli: Path, folder: Path) -> str:
     if not (cli.resolve().parent / LANGUAGE_HOST).exists() and shutil.which(LANGUAGE_HOST) is None:
         entries.append(str(_language_host(cli, folder)))
     return os.pathsep.join([*entries, os.environ.get("PATH", os.defpath)])
+
+
+@contextmanager
+def kubernetes_provider(kubeconfig: Path) -> Iterator[list[str]]:
+    """What `PULUMI_DEBUG_PROVIDERS` names for it: the stand-in, or nothing where the plugin itself is on PATH."""
+    if shutil.which(KUBERNETES_PLUGIN):
+        yield []
+        return
+    from . import kubernetes
+
+    server, port = kubernetes.serve({"KUBECONFIG": str(kubeconfig)})
+    yield [f"kubernetes:{port}"]
+    server.stop(None)
 
 
 def _language_host(cli: Path, folder: Path) -> Path:
