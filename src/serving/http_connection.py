@@ -6,8 +6,8 @@ it does not read; neither costs others anything.
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, cast
 from urllib.parse import quote, unquote
 
@@ -29,6 +29,9 @@ IDLE_SECONDS = 75.0
 
 LARGE_BYTES = 256 * 1024
 """Of a body from which on, or where its length is unknown, its connection is handed over to who takes it."""
+
+AGAIN_SECONDS = 0.05
+"""Until who cannot take it yet is asked again."""
 
 LINGER_SECONDS = 2.0
 """How long what a refused client still sends is read and thrown away: else it might not get to read the answer."""
@@ -112,9 +115,12 @@ class Connection(asyncio.Protocol):
             self._head_bytes += len(data)
             if self._head_bytes > 2 * HEAD_LIMIT:
                 self._refuse(_HEAD_TOO_LARGE)
-        if self._exchange is not None and not self._handed_over(self._exchange, data) and self._expects:
-            self._expects = False
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self._exchange is not None:
+            large = int(self._exchange.headers.get(b"content-length", LARGE_BYTES)) >= LARGE_BYTES
+            if large and self._whole is not None and self._now is None:
+                self._hand_over(data, self._read_body)
+            else:
+                self._read_body()
 
     def pause_writing(self) -> None:
         """The client reads more slowly than it asks."""
@@ -198,30 +204,41 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self.data_received(b"%b %b HTTP/1.1\r\n%b\r\n%b" % (method, self._url, _lines(kept), rest))
 
-    def _handed_over(self, exchange: Exchange, data: bytes) -> bool:
-        """Whether another process goes on with a large body that begins in `data`; not where more is under way here."""
-        large = int(exchange.headers.get(b"content-length", LARGE_BYTES)) >= LARGE_BYTES
-        return large and self._whole is not None and self._now is None and self._hand_over(data)
+    def _read_body(self) -> None:
+        """Let the client send it, where it waits for that."""
+        if self._expects:
+            self._expects = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _ask_or_hand_over(self, exchange: Exchange) -> None:
         """Once what came with the request has been read, too."""
         if self._now is not exchange:  # the client is gone
             return
-        between = self._exchange is None and self._head_bytes == 0
-        if not (between and self._hand_over(_written(exchange))):
-            self._application.ask(exchange, self._answer, alone=False)
+        ask = partial(self._application.ask, exchange, self._answer, alone=False)
+        if self._exchange is None and self._head_bytes == 0:
+            self._hand_over(_written(exchange), ask)
+        else:
+            ask()
 
-    def _hand_over(self, begun: bytes) -> bool:
-        """Whether another process goes on with this connection, of which only `begun` is still to be answered."""
+    def _hand_over(self, begun: bytes, otherwise: Callable[[], None]) -> None:
+        """Have another process go on with this connection, of which `begun` alone is not answered; else `otherwise`."""
         take = self._server.hand_over
         if take is None or self._waiting or self._transport.get_write_buffer_size():
-            return False
+            otherwise()
+            return
         self._transport.pause_reading()
-        if take(self._transport.get_extra_info("socket").fileno(), begun):
+        taken = take(self._transport.get_extra_info("socket").fileno(), begun)
+        if taken:
             self._transport.abort()
-            return True
-        self._transport.resume_reading()
-        return False
+        elif taken is None:
+            asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._hand_over_again, begun, otherwise)
+        else:
+            self._transport.resume_reading()
+            otherwise()
+
+    def _hand_over_again(self, begun: bytes, otherwise: Callable[[], None]) -> None:
+        if not self._transport.is_closing():
+            self._hand_over(begun, otherwise)
 
     # Answering
 

@@ -35,7 +35,7 @@ class Server:
         self,
         applications: Sequence[Application],
         tell: Callable[[str], None],
-        hand_over: Callable[[int, bytes], bool] | None = None,
+        hand_over: Callable[[int, bytes], bool | None] | None = None,
     ) -> None:
         self.connections: set[Connection] = set()
         self.known_heads = KnownHeads()

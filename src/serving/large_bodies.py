@@ -1,7 +1,7 @@
 """The second process of a worker: it answers requests with large bodies, whose reading would hold up other clients.
 
 It is forked before the worker loads its model, and sleeps. The first such request wakes it, upon which it loads the
-model, too. When it has, or at once where that is certain to succeed, a client's connection is handed over to it for
+model, too. When it has, or at once where that is certain to succeed, the client's connection is handed over to it for
 good, with what was read from it.
 """
 
@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 NICE = 10
 """Where the two share a core, the worker comes first (nice(2))."""
 
+LOAD_SECONDS = 5.0
+"""How long large bodies wait for it to load the model, before the worker reads them itself."""
+
 _WAKE, _TAKE, _DRAIN, _END, _READY = b"w", b"t", b"d", b"e", b"r"
 
 
@@ -35,12 +39,18 @@ class LargeBodies:
         self.ready = False
         self._pid = pid
         self._control = control
-        self._woken = self._draining = False
+        self._woken: float | None = None
+        self._draining = False
 
-    def take(self, connection: int, begun: bytes) -> bool:
-        """Hand over a client's connection, of which `begun` was read. False: it cannot be and stays the worker's."""
-        if self._draining or not (self.ready or self._has_loaded()):
+    def take(self, connection: int, begun: bytes) -> bool | None:
+        """Hand over a client's connection, of which `begun` was read. False: it cannot be and stays the worker's.
+
+        None: it may be soon, when the model has been loaded.
+        """
+        if self._draining:
             return False
+        if not self.ready and not (loaded := self._loaded()):
+            return loaded
         try:
             with os.fdopen(os.memfd_create("begun"), "wb") as file:
                 file.write(begun)
@@ -65,13 +75,17 @@ class LargeBodies:
                     pass
             os.waitpid(self._pid, 0)
 
-    def _has_loaded(self) -> bool:
-        """Whether it says so by now; it is woken first."""
-        if not self._woken:
-            self._woken = True
+    def _loaded(self) -> bool | None:
+        """Whether it says so; it is woken first. None: it has not had its time yet."""
+        if self._woken is None:
+            self._woken = time.monotonic()
             self._tell(_WAKE)
-        with contextlib.suppress(OSError):
+        try:
             self.ready = self._control.recv(1, socket.MSG_DONTWAIT) == _READY
+        except BlockingIOError:
+            return None if time.monotonic() - self._woken < LOAD_SECONDS else False
+        except OSError:
+            return False
         return self.ready
 
     def _tell(self, what: bytes) -> None:

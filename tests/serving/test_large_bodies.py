@@ -172,11 +172,22 @@ def test_so_it_is_for_a_model_of_a_known_library_that_is_not_compiled(parents: P
     assert answering(model) == second_of(model)
 
 
-def test_that_of_any_other_model_takes_over_when_it_has_loaded_it(parents: Parents) -> None:
+def test_that_of_any_other_model_loads_it_first(parents: Parents) -> None:
     model = parents.model()
     model.apply("sizes")
-    assert answering(model) == model.status().worker_pids[0]
-    until(lambda: answering(model) == second_of(model))
+    assert answering(model) == second_of(model)
+
+
+def test_who_waits_for_that_and_leaves_harms_no_other(parents: Parents) -> None:
+    model = parents.model()
+    model.apply("sizes")
+    for sent in (b"", LARGE):
+        with socket.create_connection(("127.0.0.1", model.port), timeout=60) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.sendall(HEAD % b"" + sent)
+            time.sleep(0.02)
+    assert answering(model) == second_of(model)
+    assert "Traceback" not in model.log()
 
 
 def test_a_model_that_takes_much_to_load_is_not_loaded_twice(parents: Parents) -> None:
