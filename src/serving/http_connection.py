@@ -223,6 +223,8 @@ class Connection(asyncio.Protocol):
     def _hand_over(self, begun: bytes, otherwise: Callable[[], None]) -> None:
         """Have another process go on with this connection, of which `begun` alone is not answered; else `otherwise`."""
         take = self._server.hand_over
+        if self._transport.is_closing():
+            return
         if take is None or self._waiting or self._transport.get_write_buffer_size():
             otherwise()
             return
@@ -231,14 +233,10 @@ class Connection(asyncio.Protocol):
         if taken:
             self._transport.abort()
         elif taken is None:
-            asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._hand_over_again, begun, otherwise)
+            asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._hand_over, begun, otherwise)
         else:
             self._transport.resume_reading()
             otherwise()
-
-    def _hand_over_again(self, begun: bytes, otherwise: Callable[[], None]) -> None:
-        if not self._transport.is_closing():
-            self._hand_over(begun, otherwise)
 
     # Answering
 
