@@ -257,7 +257,7 @@ class Connection(asyncio.Protocol):
             self._now = exchange = self._waiting.popleft()
             if exchange.refusal is not None:
                 self._answer(exchange.refusal)
-            elif self._server.hand_over is not None and inflates_to(LARGE_BYTES, exchange):
+            elif b"content-encoding" in exchange.headers and inflates_to(LARGE_BYTES, exchange.body):
                 asyncio.get_running_loop().call_soon(self._ask_or_hand_over, exchange)
             else:
                 self._application.ask(exchange, self._answer, alone=len(self._server.connections) == 1)
