@@ -116,8 +116,8 @@ class Connection(asyncio.Protocol):
             if self._head_bytes > 2 * HEAD_LIMIT:
                 self._refuse(_HEAD_TOO_LARGE)
         if self._exchange is not None:
-            large = int(self._exchange.headers.get(b"content-length", LARGE_BYTES)) >= LARGE_BYTES
-            if large and self._whole is not None and self._now is None:
+            begins = self._whole is not None and self._now is None
+            if begins and int(self._exchange.headers.get(b"content-length", LARGE_BYTES)) >= LARGE_BYTES:
                 self._hand_over(data, self._read_body)
             else:
                 self._read_body()
@@ -202,7 +202,7 @@ class Connection(asyncio.Protocol):
             return
         kept = {name: value for name, value in self._headers.items() if name not in (b"upgrade", b"connection")}
         self._parser = httptools.HttpRequestParser(self)
-        self.data_received(b"%b %b HTTP/1.1\r\n%b\r\n%b" % (method, self._url, _lines(kept), rest))
+        self.data_received(_request(method, self._url, kept, rest))
 
     def _read_body(self) -> None:
         """Let the client send it, where it waits for that."""
@@ -257,7 +257,11 @@ class Connection(asyncio.Protocol):
             self._now = exchange = self._waiting.popleft()
             if exchange.refusal is not None:
                 self._answer(exchange.refusal)
-            elif b"content-encoding" in exchange.headers and inflates_to(LARGE_BYTES, exchange.body):
+            elif (
+                b"content-encoding" in exchange.headers
+                and self._server.hand_over is not None
+                and inflates_to(LARGE_BYTES, exchange.body)
+            ):
                 asyncio.get_running_loop().call_soon(self._ask_or_hand_over, exchange)
             else:
                 self._application.ask(exchange, self._answer, alone=len(self._server.connections) == 1)
@@ -303,12 +307,12 @@ def _written(exchange: Exchange) -> bytes:
     headers[b"content-length"] = b"%d" % len(exchange.body)
     if not exchange.keep:
         headers[b"connection"] = b"close"
-    first = f"{exchange.method} {quote(exchange.path)} HTTP/1.1\r\n".encode()
-    return b"%b%b\r\n%b" % (first, _lines(headers), exchange.body)
+    return _request(exchange.method.encode(), quote(exchange.path).encode(), headers, exchange.body)
 
 
-def _lines(headers: Mapping[bytes, bytes]) -> bytes:
-    return b"".join(b"%b: %b\r\n" % line for line in headers.items())
+def _request(method: bytes, target: bytes, headers: Mapping[bytes, bytes], rest: bytes) -> bytes:
+    lines = b"".join(b"%b: %b\r\n" % line for line in headers.items())
+    return b"%b %b HTTP/1.1\r\n%b\r\n%b" % (method, target, lines, rest)
 
 
 @lru_cache(64)

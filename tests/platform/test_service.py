@@ -1,6 +1,5 @@
 """The platform as the API runs it, where its parts fail it."""
 
-import json
 import socket
 import subprocess
 import time
@@ -19,6 +18,7 @@ from asgard.platform.tracking import Tracking
 from asgard.settings import Settings
 
 from ..waiting import until
+from .test_engine import lock_of, path_of_lock
 
 
 @pytest.fixture
@@ -55,8 +55,7 @@ def test_what_a_dead_deploy_left_is_undone_when_whoever_works_on_its_stack_has_e
         settings, pulumi_command, ["stack", "init", "iris", "--secrets-provider", "passphrase"]
     )
     subprocess.run(command, env=environment, cwd=settings.stacks_dir, check=True)
-    lock = tmp_path / "backend/.pulumi/locks/organization/asgard-models/iris/0.json"
-    lock.write_text(json.dumps({"username": "u", "hostname": "another", "pid": 1, "timestamp": "2026-01-01T00:00:00Z"}))
+    lock_of(settings, hostname="another", pid=1, timestamp="2026-01-01T00:00:00Z")
     journal.begin(tmp_path, Journal("0123", "iris", stack_file=None, infrastructure=True))
 
     monkeypatch.setattr(service, "PUT_RIGHT_SECONDS", 0.1)
@@ -65,7 +64,7 @@ def test_what_a_dead_deploy_left_is_undone_when_whoever_works_on_its_stack_has_e
     try:
         until(lambda: "could not be undone yet" in capsys.readouterr().out)
         assert journal.unfinished(tmp_path) == ["iris"]
-        lock.unlink()
+        path_of_lock(settings).unlink()
         until(lambda: journal.unfinished(tmp_path) == [])
     finally:
         platform.stop()
