@@ -5,6 +5,7 @@ drains as any worker does. What it prints is the container's log.
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
@@ -14,7 +15,7 @@ import threading
 from pathlib import Path
 
 from . import options
-from .processes import allow_files, worker_environment
+from .processes import MEMORY_LIMIT, allow_files, worker_environment
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -37,6 +38,7 @@ def main() -> int:
         log.info("limited to %g cores", cores)
         variables = worker_environment({}, os.environ, "", int(cores * 1000))
         os.environ.update({name: value for name, value in variables.items() if name != "PYTHONPATH"})
+    os.environ[MEMORY_LIMIT] = str(memory_limit(_CGROUP))
 
     from . import loading, metrics, worker  # with the libraries that read the environment
 
@@ -76,6 +78,19 @@ def cpu_limit(cgroup: Path) -> float | None:
         except FileNotFoundError:
             return None
     return None if quota.strip() in ("max", "-1") else int(quota) / int(period)
+
+
+def memory_limit(cgroup: Path) -> int:
+    """Bytes of memory that this container may use: all there are, where it is not limited.
+
+    Files: https://docs.kernel.org/admin-guide/cgroup-v2.html (memory.max), cgroup-v1/memory.html (limit_in_bytes).
+    """
+    everything = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for file in ("memory.max", "memory/memory.limit_in_bytes"):
+        with contextlib.suppress(FileNotFoundError):
+            limit = (cgroup / file).read_text().strip()
+            return everything if limit == "max" else min(int(limit), everything)
+    return everything
 
 
 def _end(*_: object) -> None:

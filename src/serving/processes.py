@@ -24,6 +24,9 @@ _THREADS = (
 MOST_FILES = 65_536
 """That a server may have open: each client is one."""
 
+MEMORY_LIMIT = "ASGARD_MEMORY_LIMIT_BYTES"
+"""The variable that tells a worker how much memory it may use."""
+
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 

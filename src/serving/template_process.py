@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from subprocess import DEVNULL
 
 from .desired import ApplyFailed, Desired
-from .processes import clean_environment, kill_group, worker_environment
+from .processes import MEMORY_LIMIT, clean_environment, kill_group, worker_environment
 from .server_log import Write
 from .worker_process import TAIL_LINES, Worker, described, open_pair, read_lines
 
@@ -37,7 +37,8 @@ class Template:
                 *(desired.python, "-m", "asgard_server", "--template-fd", str(theirs.fileno()), desired.bundle),
                 env=worker_environment(
                     clean_environment(os.environ), environment, desired.bundle, desired.cpu_limit_millicores
-                ),
+                )
+                | {MEMORY_LIMIT: str(desired.memory_limit_bytes)},
                 stdin=DEVNULL,
                 stdout=inherited,
                 stderr=inherited,

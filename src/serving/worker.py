@@ -13,7 +13,7 @@ from pathlib import Path
 from . import large_bodies, options, processes
 from .application import Application, of_model
 from .http_server import END_SECONDS, Server
-from .large_bodies import LargeBodies
+from .large_bodies import LOAD_SECONDS, LargeBodies
 from .loaded import LoadedModel
 from .loading import load
 from .metrics import SharedNumbers
@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 ORPHAN_SECONDS = 3.0
 """How long a worker whose parent is gone finishes what it has begun; then the port must be free for the next parent."""
 
-LIGHT_SECONDS, LIGHT_BYTES = 1.0, 64 * 1024**2
-"""CPU and memory that loading a model takes at most, where the process for large bodies may load it as well."""
+LIGHT_PART = 8
+"""A model that takes more than this part of the memory limit to load is not loaded by the process for large bodies."""
 
 
 def fork_second(bundle: Path, numbers: SharedNumbers, row: int, sockets: Iterable[socket.socket]) -> LargeBodies | None:
@@ -91,8 +91,9 @@ def _kept(second: LargeBodies | None, model: LoadedModel, before: processes.Usag
     after = processes.usage(os.getpid())
     if second is None or before is None or after is None:
         return None
-    if after.cpu - before.cpu > LIGHT_SECONDS or after.resident - before.resident > LIGHT_BYTES:
-        second.end(LIGHT_SECONDS)
+    most = int(os.environ.get(processes.MEMORY_LIMIT, 0)) / LIGHT_PART
+    if after.cpu - before.cpu > LOAD_SECONDS or after.resident - before.resident > most:
+        second.end(END_SECONDS)
         return None
     second.ready = model.quick is not None  # so its library is a known one
     return second

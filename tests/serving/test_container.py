@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
-from asgard.serving.container import cpu_limit
+from asgard.serving.container import cpu_limit, memory_limit
 from asgard.serving.processes import alive
 
 from ..waiting import until
@@ -170,8 +171,27 @@ def test_a_model_that_cannot_serve_says_why_and_ends(
         ({}, None),
     ],
 )
-def test_the_limit_of_its_container_is_known(files: dict[str, str], cores: float | None, tmp_path: Path) -> None:
+def test_the_cores_of_its_container_are_known(files: dict[str, str], cores: float | None, tmp_path: Path) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert cpu_limit(tmp_path) == cores
+
+
+ALL_MEMORY = psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "limit"),
+    [
+        ("memory.max", "536870912\n", 512 << 20),
+        ("memory.max", "max\n", ALL_MEMORY),
+        ("memory/memory.limit_in_bytes", "536870912\n", 512 << 20),
+        ("memory/memory.limit_in_bytes", "9223372036854771712\n", ALL_MEMORY),
+        ("unknown", "", ALL_MEMORY),
+    ],
+)
+def test_the_memory_of_its_container_is_known(file: str, text: str, limit: int, tmp_path: Path) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(text)
+    assert memory_limit(tmp_path) == limit

@@ -190,9 +190,11 @@ def test_who_waits_for_that_and_leaves_harms_no_other(parents: Parents) -> None:
     assert "Traceback" not in model.log()
 
 
-def test_a_model_that_takes_much_to_load_is_not_loaded_twice(parents: Parents) -> None:
+def test_a_model_that_takes_much_of_its_memory_limit_to_load_is_not_loaded_twice(parents: Parents) -> None:
     model = parents.model()
     model.apply("heavy")
+    assert answering(model) == second_of(model)
+    model.apply("heavy", memory_limit_bytes=512 << 20)
     assert [*processes.tree(model.status().worker_pids[0])] == [*model.status().worker_pids]
 
 
