@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from . import COMPILED
 from .loaded import LoadedModel
 
 log = logging.getLogger(__name__)
+
+_OF_THE_SCRIPT = re.compile(r"Can't get attribute '([^']+)' on <module '[^']*__main__'")
+"""What pickle raises for a class of the module `__main__`."""
 
 
 def about(bundle: Path) -> Mapping[str, Any]:
@@ -31,6 +35,17 @@ def preload(bundle: Path) -> None:
         from . import model
 
         model.preload(bundle)
+
+
+def reason(error: BaseException) -> str:
+    """Why loading failed, in sentences."""
+    said = f"The model cannot be loaded: {type(error).__name__}: {str(error).rstrip('.')}."
+    if isinstance(error, AttributeError) and (named := _OF_THE_SCRIPT.search(str(error))):
+        said += (
+            f" `{named[1]}` is defined in the training script, which a server does not run: write it into a module that"
+            " is logged with the model (`code_paths`), or have the model saved by cloudpickle."
+        )
+    return said
 
 
 def load(bundle: Path) -> LoadedModel:

@@ -81,11 +81,8 @@ def _default(value: Any) -> Any:
         return float(value) if math.isfinite(value) else None
     if isinstance(value, np.ndarray | pd.DataFrame | pd.Series | pd.Index):
         return plain(value)
-    for method in (
-        "model_dump",
-        "tolist",
-        "to_dict",
-    ):  # pydantic models; arrays and tensors; what pandas and MLflow make
+    # pydantic models; arrays and tensors; SciPy's sparse arrays; what pandas and MLflow make
+    for method in ("model_dump", "tolist", "toarray", "to_dict"):
         if callable(getattr(value, method, None)):
             return getattr(value, method)()
     if isinstance(value, Mapping):

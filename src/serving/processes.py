@@ -24,7 +24,7 @@ _THREADS = (
 MOST_FILES = 65_536
 """That a server may have open: each client is one."""
 
-MEMORY_LIMIT = "ASGARD_MEMORY_LIMIT_BYTES"
+MEMORY_LIMIT = "WORKER_MEMORY_LIMIT_BYTES"
 """The variable that tells a worker how much memory it may use."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")

@@ -15,7 +15,7 @@ from .application import Application, of_model
 from .http_server import END_SECONDS, Server
 from .large_bodies import LOAD_SECONDS, LargeBodies
 from .loaded import LoadedModel
-from .loading import load
+from .loading import load, reason
 from .metrics import SharedNumbers
 from .problems import HealthCheckFailed
 from .tracing import Traces
@@ -68,7 +68,7 @@ def run(
         return _failed(status, "health", str(error))
     except BaseException as error:
         log.exception("the model cannot be loaded")
-        return _failed(status, "load", f"The model cannot be loaded: {type(error).__name__}: {error}")
+        return _failed(status, "load", reason(error))
     _tell(status, event="healthy", health_check=model.info["health_check"])
     go.wait()
 

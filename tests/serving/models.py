@@ -6,6 +6,7 @@
 import datetime
 import json
 import os
+import pickle
 import shutil
 import socket
 import sys
@@ -162,6 +163,16 @@ class Unloadable(PythonModel):
         return model_input
 
 
+class Referring(PythonModel):
+    """Reads a pickle of an object of a class that a script defined."""
+
+    def load_context(self, context: Any) -> None:
+        self.net = pickle.loads(b"c__main__\nNet\n.")
+
+    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+        return model_input
+
+
 class EndsAtLoad(Unloadable):
     def load_context(self, context: Any) -> None:
         os._exit(9)
@@ -230,6 +241,7 @@ SAVE: dict[str, Callable[[Path], None]] = {
     "alone": _pyfunc(Alone()),
     "broken": _pyfunc(Broken(), signature=_FIVE),
     "unloadable": _pyfunc(Unloadable()),
+    "referring": _pyfunc(Referring()),
     "ends-at-load": _pyfunc(EndsAtLoad()),
     "slow-to-load": _pyfunc(SlowToLoad()),
     "series": _pyfunc(Outputs(pd.Series([1.5, np.nan, np.inf]))),

@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 import pandas as pd
 import pytest
+import scipy.sparse  # type: ignore[import-untyped]
 
 from asgard.serving import handlers, loading, model, outputs
 from asgard.serving.loaded import LoadedModel
@@ -126,6 +127,7 @@ def test_what_a_model_returns_becomes_json(ask: Ask, name: str, predictions: Any
         ({1: "a", "b": (1, 2)}, {"1": "a", "b": [1, 2]}),
         ([{"p": pd.DataFrame({"a": [1], "b": [2]})}], [{"p": [{"a": 1, "b": 2}]}]),
         ((value for value in (1, 2)), [1, 2]),
+        (scipy.sparse.csr_matrix([[0, 1.5], [2, 0]]), [[0, 1.5], [2, 0]]),
     ],
 )
 def test_values_of_every_kind_are_encoded(output: Any, expected: Any) -> None:

@@ -130,7 +130,11 @@ def test_a_bad_request_among_many_fails_alone(worker: Worker) -> None:
 
 
 def test_a_worker_that_cannot_load_says_why_and_ends(begun: Callable[[str], Worker]) -> None:
-    for name, stage, said in (("unloadable", "load", "a file of the model"), ("broken", "health", "cannot predict")):
+    for name, stage, said in (
+        ("unloadable", "load", "OSError: a file of the model is missing."),
+        ("referring", "load", "`Net` is defined in the training script"),
+        ("broken", "health", "cannot predict"),
+    ):
         failing = begun(name)
         event = failing.event()
         assert (event["event"], event["stage"]) == ("failed", stage)
