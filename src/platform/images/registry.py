@@ -280,7 +280,9 @@ class Repository:
             )
             return InfrastructureFailed(text, reason="RepositoryUnknown")
         text = f"The registry {self.registry} refuses a {response.request.method} for {self.name}: {said or status}."
-        return InfrastructureFailed(text, reason="RegistryRefused")
+        refused = InfrastructureFailed(text, reason="RegistryRefused")
+        # What a manifest names was put there before; a registry may miss it while another process puts it there, too.
+        return _TryAgain(refused) if "MANIFEST_BLOB_UNKNOWN" in said else refused
 
 
 def _wait(state: RetryCallState) -> float:

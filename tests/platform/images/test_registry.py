@@ -168,6 +168,17 @@ def test_an_upload_that_breaks_is_begun_again_with_the_whole_body(
     assert proxy.received >= 9_000_000
 
 
+def test_a_blob_that_another_is_just_uploading_too_is_waited_for(
+    proxy: Front, tmp_path: Path, sleeps: list[float]
+) -> None:
+    body = b'{"errors": [{"code": "DIGEST_INVALID"}, {"code": "MANIFEST_BLOB_UNKNOWN", "message": "blob unknown"}]}'
+    proxy.faults = [Fault("^PUT .*/manifests/", status=400, body=body, times=2)]
+    with Repository(proxy.host, "faults/meanwhile", push=True) as repository:
+        digest = put_image(repository, tmp_path, "v1")
+        assert repository.digest("v1") == digest
+    assert len(sleeps) == 2
+
+
 def test_it_waits_as_long_as_the_registry_asks_within_reason(proxy: Front, sleeps: list[float]) -> None:
     later = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 9000))
     proxy.faults = [
