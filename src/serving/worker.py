@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 ORPHAN_SECONDS = 3.0
 """How long a worker whose parent is gone finishes what it has begun; then the port must be free for the next parent."""
 
-LIGHT_PART = 8
-"""A model that takes more than this part of the memory limit to load is not loaded by the process for large bodies."""
+LOADED_PART = 2 / 3
+"""Of the memory limit, that a worker and its process for large bodies may take when both have loaded the model."""
 
 
 def fork_second(bundle: Path, numbers: SharedNumbers, row: int, sockets: Iterable[socket.socket]) -> LargeBodies | None:
@@ -91,8 +91,9 @@ def _kept(second: LargeBodies | None, model: LoadedModel, before: processes.Usag
     after = processes.usage(os.getpid())
     if second is None or before is None or after is None:
         return None
-    most = int(os.environ.get(processes.MEMORY_LIMIT, 0)) / LIGHT_PART
-    if after.cpu - before.cpu > LOAD_SECONDS or after.resident - before.resident > most:
+    both = after.resident + (after.resident - before.resident)
+    limit = int(os.environ.get(processes.MEMORY_LIMIT, 0))
+    if after.cpu - before.cpu > LOAD_SECONDS or both > limit * LOADED_PART:
         second.end(END_SECONDS)
         return None
     second.ready = model.quick is not None  # so its library is a known one

@@ -194,7 +194,7 @@ def test_a_model_that_takes_much_of_its_memory_limit_to_load_is_not_loaded_twice
     model = parents.model()
     model.apply("heavy")
     assert answering(model) == second_of(model)
-    model.apply("heavy", memory_limit_bytes=512 << 20)
+    model.apply("heavy", memory_limit_bytes=400 << 20)
     assert [*processes.tree(model.status().worker_pids[0])] == [*model.status().worker_pids]
 
 
