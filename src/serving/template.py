@@ -10,6 +10,7 @@ import os
 import selectors
 import signal
 import socket
+import stat
 import sys
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from .metrics import SharedNumbers
 def run(control: socket.socket, bundle: Path) -> None:
     """Fork a worker for each byte received, until the stream ends.
 
-    With each byte come descriptors: the worker's status socket, a pipe for its output, the listening sockets.
+    With each byte come descriptors: the worker's status socket, a pipe for its output, the listening sockets. They are
+    told apart by what they are, since the parent may be of another version of Asgard than the bundle.
     Answers are JSON lines: {"event": "imported"}, {"event": "forked", "pid": n}, {"event": "exited", "pid": n, "code":
     n}, the code as `os.waitstatus_to_exitcode` gives it.
     """
@@ -88,21 +90,28 @@ def _become_worker(
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         control.close()
-        status, output, *listeners = descriptors
+        status, output, listeners = _told_apart(descriptors)
         os.dup2(output, 1)
         os.dup2(output, 2)
         for descriptor in (output, *wakeup):
             os.close(descriptor)
         if "numpy" in sys.modules:
             sys.modules["numpy"].random.seed()  # or all workers would draw the same numbers
-        sockets, told = [socket.socket(fileno=listener) for listener in listeners], socket.socket(fileno=status)
         numbers, (row, row_of_second) = counted
-        second = worker.fork_second(bundle, numbers, row_of_second, (*sockets, told))
-        code = worker.run(sockets, told, bundle, numbers, row, second)
+        second = worker.fork_second(bundle, numbers, row_of_second, (*listeners, status))
+        code = worker.run(listeners, status, bundle, numbers, row, second)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _told_apart(descriptors: list[int]) -> tuple[socket.socket, int, list[socket.socket]]:
+    """The status socket, the output, the listening sockets."""
+    (output,) = (one for one in descriptors if stat.S_ISFIFO(os.fstat(one).st_mode))
+    sockets = [socket.socket(fileno=one) for one in descriptors if one != output]
+    (status,) = (one for one in sockets if one.family == socket.AF_UNIX)
+    return status, output, [one for one in sockets if one is not status]
 
 
 def _tell(control: socket.socket, **fields: object) -> None:
