@@ -4,17 +4,27 @@ Pulumi's language host leaves it to the end of its process to stop what waits fo
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import grpc
+from pulumi.errors import RunError
 from pulumi.runtime import _grpc_settings
 from pulumi.runtime.settings import get_engine
 
 # Without it, an engine on a port that a dead one had is taken to be dead, too, for up to two minutes: the program ends,
 # and what it did not come to declare is deleted. https://grpc.github.io/grpc/core/group__grpc__arg__keys.html
 _grpc_settings._GRPC_CHANNEL_OPTIONS.append(("grpc.use_local_subchannel_pool", 1))
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """A program that ends since its engine did may raise that past the language host, which gRPC would log."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], RunError)
+
+
+logging.getLogger("grpc._server").addFilter(_is_news)
 
 
 class InlineProgram:

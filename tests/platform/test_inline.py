@@ -1,6 +1,7 @@
 """What Pulumi's language host leaves in a process that lives longer than one operation."""
 
 import contextvars
+import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.empty_pb2 import Empty
+from pulumi.errors import RunError
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc
 from pulumi.runtime.settings import Settings
 
@@ -55,3 +57,11 @@ def test_an_engine_is_reached_on_a_port_that_a_dead_one_had(
             left_over.Log(engine_pb2.LogRequest(message="are you there?"))
     listen(port)
     told(f"127.0.0.1:{port}").Log(engine_pb2.LogRequest(message="hello"))
+
+
+def test_a_program_that_ends_with_its_engine_leaves_no_traceback_and_any_other_end_does(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for error in (RunError("Resource monitor has terminated, shutting down"), ValueError("a defect")):
+        logging.getLogger("grpc._server").error("Exception calling application", exc_info=error)
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["a defect"]
