@@ -20,7 +20,7 @@ _grpc_settings._GRPC_CHANNEL_OPTIONS.append(("grpc.use_local_subchannel_pool", 1
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """A program that ends since its engine did may raise that past the language host, which gRPC would log."""
+    """False for what a program raises past the language host because its engine is gone; gRPC would log it."""
     return record.exc_info is None or not isinstance(record.exc_info[1], RunError)
 
 
