@@ -24,7 +24,7 @@ demo: engine ## Deploys examples/quickstart/train.py through a running API and p
 	@$(run) python tools/demo.py $(if $(TARGET),--target $(TARGET))
 
 test: setup ## All tests
-	@$(run) pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	@$(run) pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder
 
 check: environment ## Linter, formatter, types, layers
 	@$(run) ruff check
