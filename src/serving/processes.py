@@ -39,7 +39,7 @@ def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def worker_environment(
     clean: Mapping[str, str], user: Mapping[str, str], bundle: str, millicores: int
 ) -> dict[str, str]:
-    """A worker's whole environment. What the user set wins, except where the server is found."""
+    """A worker's environment but for `MEMORY_LIMIT`. What the user set wins, except where the server is found."""
     threads = str(max(1, -(-millicores // 1000)))
     search = os.pathsep.join(filter(None, (str(Path(bundle, "server")), user.get("PYTHONPATH"))))
     return {
