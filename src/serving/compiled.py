@@ -137,7 +137,7 @@ def _check(form: forms.Form, read: Convert, check: Mapping[str, Any]) -> None:
         raise HealthCheckFailed(f"The compiled model raised {type(error).__name__}: {error}") from error
     expected = check["predictions"]
     same = all(
-        a == b if not isinstance(b, float) else np.allclose(a, b, rtol=1e-5)
+        a == b or (isinstance(b, float | list) and np.allclose(a, b, rtol=1e-5))
         for a, b in zip(answer, expected, strict=True)
     )
     if not same:

@@ -14,7 +14,8 @@ import numpy as np
 from mlflow.pyfunc import PyFuncModel
 
 from . import ARRAY_FLAVORS, COMPILED, compiled, forms, inputs, model, outputs, single_rows, verification
-from .export import Export, NotExportable, export
+from .export import Export, export
+from .forms import NotExportable
 from .health import check
 from .loaded import Predict
 from .metadata import flavor, of_model

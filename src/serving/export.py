@@ -11,13 +11,10 @@ from typing import Any
 import numpy as np
 
 from . import bitvectors, export_xgboost, walking
+from .forms import NotExportable
 from .onnx_file import Tree, leaf_finder
 
 Array = np.ndarray
-
-
-class NotExportable(Exception):
-    """Why there is no form of a model."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +32,10 @@ class Export:
 
 def export(model: Any) -> Iterator[Export]:
     """The forms that a model may have, the likeliest first. Raises NotExportable."""
-    module = type(model).__module__.partition(".")[0]
-    if module == "xgboost":
-        yield from (_forest(**found) for found in export_xgboost.forests(model))
-        return
-    if module != "sklearn":
-        raise NotExportable(f"There is no compiled form of {_name(model)}.")
+    if type(model).__module__ == "sklearn.model_selection._search" and hasattr(model, "best_estimator_"):
+        model = model.best_estimator_
     steps: list[tuple[str, Array]] = []
-    if type(model).__name__ == "Pipeline":
+    if type(model).__module__ == "sklearn.pipeline" and _name(model) == "Pipeline":
         *before, (_, last) = model.steps
         for _, step in before:
             steps += _scaling(step)
@@ -80,6 +73,9 @@ def _scaling(step: Any) -> list[tuple[str, Array]]:
 
 
 def _estimator(model: Any) -> Iterator[Export]:
+    if type(model).__module__.startswith("xgboost."):
+        yield from (_forest(**found) for found in export_xgboost.forests(model))
+        return
     exporter = next((_EXPORTERS[kind.__name__] for kind in type(model).__mro__ if kind.__name__ in _EXPORTERS), None)
     # A class of the user's own may do anything in its predict.
     if exporter is None or not type(model).__module__.startswith("sklearn."):

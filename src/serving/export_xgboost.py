@@ -1,55 +1,104 @@
 """XGBoost's trees, from the model's own JSON (https://xgboost.readthedocs.io/en/stable/tutorials/saving_model.html)."""
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from .forms import NotExportable
 from .onnx_file import Tree
 
 Array = np.ndarray
 
 
 def forests(model: Any) -> Iterator[Mapping[str, Any]]:
-    """The arguments of `export._forest`, one set; none for a model that computes otherwise."""
+    """The arguments of `export._forest`, the likeliest first. Raises NotExportable."""
+    kind = type(model).__name__
     booster = model.get_booster() if hasattr(model, "get_booster") else model
     learner = json.loads(bytes(booster.save_raw("json")))["learner"]
-    objective, kind = learner["objective"]["name"], type(model).__name__
-    parameters, inner = learner["learner_model_param"], learner["gradient_booster"]
-    if inner["name"] != "gbtree" or (kind, objective) not in _DECISIONS:
-        return
-    outputs = max(1, int(parameters.get("num_class", 0)))
+    objective, inner = learner["objective"]["name"], learner["gradient_booster"]
+    if not math.isnan(getattr(model, "missing", math.nan)):
+        raise NotExportable(f"There is no compiled form of an {kind} with another missing value than NaN.")
+    if inner["name"] != "gbtree":
+        raise NotExportable(f"There is no compiled form of XGBoost's {inner['name']}.")
+    if objective not in _DECISIONS.get(kind, {}):
+        raise NotExportable(f"There is no compiled form of {kind} with the objective {objective}.")
+    decide, link = _DECISIONS[kind][objective]
+    parameters = learner["learner_model_param"]
+    outputs = max(1, int(parameters.get("num_class", 0)), int(parameters.get("num_target", 0)))
     trees = [
         _tree(tree, outputs, group)
         for tree, group in zip(inner["model"]["trees"], inner["model"]["tree_info"], strict=True)
     ]
-    base = np.array(json.loads(f"[{parameters['base_score'].strip('[]')}]"), np.float32)
-    if objective.startswith("binary:"):
-        base = -np.log(np.float32(1) / base - np.float32(1))
-    decide = _DECISIONS[kind, objective]
-    yield {
-        "trees": trees,
-        "features": int(parameters["num_feature"]),
-        "mean": False,
-        "start": np.broadcast_to(base, (outputs,)),
-        "classes": np.asarray(model.classes_) if decide.startswith("class") else None,
-        "decide": decide,
-    }
+    base = link(np.array(json.loads(f"[{parameters['base_score'].strip('[]')}]"), np.float32))
+    for count in _counts(learner, kind, outputs):
+        yield {
+            "trees": trees[:count],
+            "features": int(parameters["num_feature"]),
+            "mean": False,
+            "start": np.broadcast_to(base, (outputs,)),
+            "classes": np.asarray(model.classes_) if decide.startswith("class") else None,
+            "decide": "scores" if decide == "score" and outputs > 1 else decide,
+        }
 
 
-_DECISIONS = {
-    ("XGBClassifier", "binary:logistic"): "class_probable",
-    ("XGBClassifier", "multi:softprob"): "class",
-    ("XGBRegressor", "reg:squarederror"): "score",
-    ("Booster", "binary:logistic"): "probability",
-    ("Booster", "reg:squarederror"): "score",
+def _counts(learner: Mapping[str, Any], kind: str, outputs: int) -> Iterator[int | None]:
+    """How many trees are asked; None: all. With early stopping those up to the best round, but for a Booster."""
+    best = learner["attributes"].get("best_iteration")
+    if kind != "Booster" and best is not None:
+        parallel = int(learner["gradient_booster"]["model"]["gbtree_model_param"]["num_parallel_tree"])
+        yield (int(best) + 1) * outputs * max(1, parallel)
+    yield None
+
+
+def _same(base: Array) -> Array:
+    return base
+
+
+def _log_odds(base: Array) -> Array:
+    return np.asarray(-np.log(np.float32(1) / base - np.float32(1)))
+
+
+_Decision = tuple[str, Callable[[Array], Array]]
+
+_CLASSIFIES: Mapping[str, _Decision] = {
+    "binary:logistic": ("class_probable", _log_odds),
+    "multi:softprob": ("class", _same),
 }
+_CALCULATES: Mapping[str, _Decision] = {
+    "binary:logistic": ("probability", _log_odds),
+    "count:poisson": ("exponential", np.log),
+    "multi:softmax": ("number", _same),
+    "multi:softprob": ("probabilities", _same),
+    "rank:map": ("score", _same),
+    "rank:ndcg": ("score", _same),
+    "rank:pairwise": ("score", _same),
+    "reg:absoluteerror": ("score", _same),
+    "reg:gamma": ("exponential", np.log),
+    "reg:logistic": ("probability", _log_odds),
+    "reg:pseudohubererror": ("score", _same),
+    "reg:quantileerror": ("score", _same),
+    "reg:squarederror": ("score", _same),
+    "reg:squaredlogerror": ("score", _same),
+    "reg:tweedie": ("exponential", np.log),
+}
+_DECISIONS = {
+    "XGBClassifier": _CLASSIFIES,
+    "XGBRFClassifier": _CLASSIFIES,
+    "XGBRegressor": _CALCULATES,
+    "XGBRFRegressor": _CALCULATES,
+    "XGBRanker": _CALCULATES,
+    "Booster": _CALCULATES,
+}
+"""By class and objective: the decision, see `forms.decision`, and how the base score becomes one of the scores
+(https://xgboost.readthedocs.io/en/stable/parameter.html)."""
 
 
 def _tree(tree: Mapping[str, Any], outputs: int, group: int) -> Tree:
     if any(tree.get("split_type", ())):
-        raise ValueError("a tree splits by category")
+        raise NotExportable("There is no compiled form of trees that split by category.")
     left = np.array(tree["left_children"])
     condition = np.array(tree["split_conditions"], np.float32)  # at a leaf, its value
     values = np.zeros((len(left), outputs), np.float32)

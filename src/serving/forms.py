@@ -20,6 +20,11 @@ Form = Callable[[Array], Array]
 
 LEAVES = "leaves.onnx"
 
+
+class NotExportable(Exception):
+    """Why there is no form of a model."""
+
+
 _STEPS: dict[str, np.ufunc] = {
     "subtract": np.subtract,
     "add": np.add,
@@ -121,6 +126,9 @@ def decision(decide: str, classes: Array | None) -> Form:
     class_from    the same, where it is zero or above
     class_probable  the same, where its probability is above one half
     probability   of one score, by the logistic function
+    probabilities  of the scores, by softmax
+    number        of the highest score, as a score
+    exponential   of the only column
     """
 
     def name(indices: Array) -> Array:
@@ -138,9 +146,18 @@ def decision(decide: str, classes: Array | None) -> Form:
         "class_from": lambda scores: name((scores.ravel() >= 0).astype(np.intp)),
         "class_probable": lambda scores: name((_logistic(scores[:, 0]) > 0.5).astype(np.intp)),
         "probability": lambda scores: _logistic(scores[:, 0]),
+        "probabilities": _softmax,
+        "number": lambda scores: scores.argmax(axis=1).astype(scores.dtype),
+        "exponential": lambda scores: np.exp(scores[:, 0]),
     }[decide]
 
 
 def _logistic(scores: Array) -> Array:
     found: Array = 1 / (1 + np.exp(-scores))
+    return found
+
+
+def _softmax(scores: Array) -> Array:
+    raised = np.exp(scores - scores.max(axis=1, keepdims=True))
+    found: Array = raised / raised.sum(axis=1, keepdims=True)
     return found

@@ -17,6 +17,9 @@ ROWS: Final = 2000
 KEPT: Final = 8
 """Rows that a worker predicts again when it loads the form."""
 
+_MISSING: Final = (0.0, -1.0, -999.0)
+"""Numbers that may stand for a missing one."""
+
 _SEED: Final = 20240229
 _CHUNK: Final = 4096
 _SINGLES: Final = 48
@@ -33,11 +36,14 @@ def rows(width: int, thresholds: Mapping[int, Array], *, whole: Array) -> Array:
     # Numbers of all magnitudes, those near zero first.
     found = random.normal(size=(ROWS, width)) * 10.0 ** random.integers(-2, 4, size=(ROWS, 1))
     found[: ROWS // 2] = random.normal(size=(ROWS // 2, width))
+    special = random.choice(_MISSING, size=found.shape)
+    found = np.where(random.random(found.shape) < 0.05, special, found)
     around = {feature: _around(values) for feature, values in thresholds.items()}
     for feature, values in around.items():
         # As the values of training are, not only as a normal distribution is.
         found[::2, feature] = random.uniform(values[0] - 1, values[-1] + 1, size=len(found[::2]))
-    at = random.normal(size=(max(map(len, around.values()), default=0), width))
+    # Where thresholds are few, each comes often: beside it, the other columns decide whether it matters.
+    at = random.normal(size=(max(ROWS, *map(len, around.values())) if around else 0, width))
     for feature, values in around.items():
         at[:, feature] = random.permutation(np.resize(values, len(at)))
     found = np.concatenate([found, at])

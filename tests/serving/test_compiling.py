@@ -26,6 +26,7 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 from sklearn.linear_model import LinearRegression, LogisticRegression, SGDClassifier
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
@@ -67,6 +68,7 @@ MODELS: dict[str, Any] = {
     "stochastic": SGDClassifier(random_state=0).fit(X, Y),
     "linear": LinearRegression().fit(XR, YR),
     "scaled": make_pipeline(StandardScaler(), LogisticRegression()).fit(X, Y),
+    "found by a search": GridSearchCV(make_pipeline(StandardScaler(), LogisticRegression()), {}).fit(X, Y),
     "scaled forest": make_pipeline(MinMaxScaler(), RandomForestClassifier(10, random_state=0)).fit(X, Y),
 }
 
@@ -289,6 +291,17 @@ def test_thresholds_are_verified_with_their_neighbours() -> None:
     for value in (0.5, np.nextafter(0.5, 1), np.nextafter(0.5, 0), np.nextafter(np.float32(0.5), np.float32(1))):
         assert float(value) in rows[:, 1]
     assert len(rows) >= 1000
+
+
+@pytest.mark.parametrize("number", [0, -1, -999])
+def test_a_number_that_the_original_takes_for_a_missing_one_is_found_out(number: float) -> None:
+    rows = verification.rows(5, {}, whole=np.zeros(5, bool))
+
+    def original(rows: Any) -> Any:
+        return np.where(rows == number, 100, rows).sum(axis=1)
+
+    with pytest.raises(verification.Different, match="predictions differ"):
+        verification.compare(original, lambda rows: rows.sum(axis=1), rows, rows)
 
 
 def test_a_compiled_worker_needs_neither_mlflow_nor_scikit_learn_nor_pandas() -> None:
