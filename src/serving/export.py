@@ -46,9 +46,18 @@ def export(model: Any) -> Iterator[Export]:
             found,
             spec={**found.spec, "steps": [[operation, f"step{i}"] for i, (operation, _) in enumerate(steps)]},
             arrays={**found.arrays, **named},
-            # Behind a scaler its own thresholds say nothing of where the columns' are.
-            thresholds={} if steps else found.thresholds,
+            thresholds={feature: _before(steps, feature, values) for feature, values in found.thresholds.items()},
         )
+
+
+def _before(steps: list[tuple[str, Array]], feature: int, values: Array) -> Array:
+    """The column's values that the steps make of `values`, but for rounding."""
+    for operation, array in reversed(steps):
+        values = _INVERSE[operation](values, array[feature])
+    return values
+
+
+_INVERSE = {"subtract": np.add, "add": np.subtract, "divide": np.multiply, "multiply": np.divide}
 
 
 def _scaling(step: Any) -> list[tuple[str, Array]]:

@@ -286,6 +286,18 @@ def test_a_form_that_answers_otherwise_than_when_it_was_compiled_does_not_serve(
         loading.load(bundle)
 
 
+def test_thresholds_after_scalers_are_verified_where_the_columns_values_are() -> None:
+    pipeline = make_pipeline(StandardScaler(), MinMaxScaler(), DecisionTreeClassifier(max_depth=3)).fit(5000 + X, Y)
+    [found, *_] = export.export(pipeline)
+    tree = pipeline[-1].tree_
+    for feature, values in found.thresholds.items():
+        column = np.full((len(values), X.shape[1]), 5000.0)
+        column[:, feature] = values
+        expected = np.unique(tree.threshold[tree.feature == feature])
+        np.testing.assert_allclose(pipeline[:-1].transform(column)[:, feature], expected, atol=1e-6)
+    assert sorted(found.thresholds) == sorted(set(tree.feature[tree.feature >= 0]))
+
+
 def test_thresholds_are_verified_with_their_neighbours() -> None:
     rows = verification.rows(2, {1: np.array([0.5], np.float32)}, whole=np.zeros(2, bool))
     for value in (0.5, np.nextafter(0.5, 1), np.nextafter(0.5, 0), np.nextafter(np.float32(0.5), np.float32(1))):
