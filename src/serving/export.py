@@ -96,7 +96,7 @@ def _estimator(model: Any) -> Iterator[Export]:
 
 def _linear(model: Any) -> Iterator[Export]:
     classifies = hasattr(model, "classes_")
-    if type(model).predict.__module__ != "sklearn.linear_model._base" or not hasattr(model, "coef_"):
+    if not hasattr(model, "coef_"):
         raise NotExportable(f"There is no compiled form of {_name(model)}.")
     coefficients, intercept = np.asarray(model.coef_), np.asarray(model.intercept_)
     arrays = {"coefficients": coefficients, "intercept": intercept}
@@ -208,5 +208,6 @@ _EXPORTERS: Mapping[str, Callable[[Any], Iterator[Export]]] = {
     "BaseGradientBoosting": _boosted,
     "LinearClassifierMixin": _linear,
     "LinearModel": _linear,
+    "BaseSGDRegressor": _linear,
 }
 """By the name of a base class of scikit-learn's."""

@@ -25,7 +25,16 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
-from sklearn.linear_model import LinearRegression, LogisticRegression, SGDClassifier
+from sklearn.linear_model import (
+    BayesianRidge,
+    LinearRegression,
+    LogisticRegression,
+    Ridge,
+    RidgeClassifier,
+    SGDClassifier,
+    SGDOneClassSVM,
+    SGDRegressor,
+)
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
@@ -67,6 +76,10 @@ MODELS: dict[str, Any] = {
     "logistic of three": LogisticRegression().fit(X3, Y3),
     "stochastic": SGDClassifier(random_state=0).fit(X, Y),
     "linear": LinearRegression().fit(XR, YR),
+    "stochastic that regresses": SGDRegressor(random_state=0).fit(XR, YR),
+    "ridge": Ridge().fit(XR, YR),
+    "ridge that classifies": RidgeClassifier().fit(X3, Y3),
+    "Bayesian ridge": BayesianRidge().fit(XR, YR),
     "scaled": make_pipeline(StandardScaler(), LogisticRegression()).fit(X, Y),
     "found by a search": GridSearchCV(make_pipeline(StandardScaler(), LogisticRegression()), {}).fit(X, Y),
     "scaled forest": make_pipeline(MinMaxScaler(), RandomForestClassifier(10, random_state=0)).fit(X, Y),
@@ -189,6 +202,7 @@ class Centring(BaseEstimator):
         (Contrary(10).fit(X, Y), "no compiled form of Contrary"),
         (HistGradientBoostingClassifier(max_iter=3).fit(X, Y), "no compiled form of HistGradient"),
         (RandomForestClassifier(2).fit(X, np.c_[Y, Y]), "several outputs"),
+        (SGDOneClassSVM().fit(X), "no compiled form of SGDOneClassSVM"),
     ],
 )
 def test_what_has_no_form_serves_as_it_is_and_metadata_says_why(
