@@ -16,23 +16,25 @@ Array = np.ndarray
 def forests(model: Any) -> Iterator[Mapping[str, Any]]:
     """The arguments of `export._forest`, the likeliest first. Raises NotExportable."""
     kind = type(model).__name__
+    if not math.isnan(getattr(model, "missing", math.nan)):
+        raise NotExportable(f"There is no compiled form of an {kind} with another missing value than NaN.")
     booster = model.get_booster() if hasattr(model, "get_booster") else model
     learner = json.loads(bytes(booster.save_raw("json")))["learner"]
     objective, inner = learner["objective"]["name"], learner["gradient_booster"]
-    if not math.isnan(getattr(model, "missing", math.nan)):
-        raise NotExportable(f"There is no compiled form of an {kind} with another missing value than NaN.")
     if inner["name"] != "gbtree":
         raise NotExportable(f"There is no compiled form of XGBoost's {inner['name']}.")
     if objective not in _DECISIONS.get(kind, {}):
         raise NotExportable(f"There is no compiled form of {kind} with the objective {objective}.")
-    decide, link = _DECISIONS[kind][objective]
+    decide = _DECISIONS[kind][objective]
     parameters = learner["learner_model_param"]
     outputs = max(1, int(parameters.get("num_class", 0)), int(parameters.get("num_target", 0)))
     trees = [
         _tree(tree, outputs, group)
         for tree, group in zip(inner["model"]["trees"], inner["model"]["tree_info"], strict=True)
     ]
-    base = link(np.array(json.loads(f"[{parameters['base_score'].strip('[]')}]"), np.float32))
+    base = np.array(json.loads(f"[{parameters['base_score'].strip('[]')}]"), np.float32)
+    if decide in _LINKS:
+        base = _LINKS[decide](base)
     for count in _counts(learner, kind, outputs):
         yield {
             "trees": trees[:count],
@@ -53,36 +55,34 @@ def _counts(learner: Mapping[str, Any], kind: str, outputs: int) -> Iterator[int
     yield None
 
 
-def _same(base: Array) -> Array:
-    return base
-
-
 def _log_odds(base: Array) -> Array:
     return np.asarray(-np.log(np.float32(1) / base - np.float32(1)))
 
 
-_Decision = tuple[str, Callable[[Array], Array]]
-
-_CLASSIFIES: Mapping[str, _Decision] = {
-    "binary:logistic": ("class_probable", _log_odds),
-    "multi:softprob": ("class", _same),
+_LINKS: Mapping[str, Callable[[Array], Array]] = {
+    "class_probable": _log_odds,
+    "probability": _log_odds,
+    "exponential": np.log,
 }
-_CALCULATES: Mapping[str, _Decision] = {
-    "binary:logistic": ("probability", _log_odds),
-    "count:poisson": ("exponential", np.log),
-    "multi:softmax": ("number", _same),
-    "multi:softprob": ("probabilities", _same),
-    "rank:map": ("score", _same),
-    "rank:ndcg": ("score", _same),
-    "rank:pairwise": ("score", _same),
-    "reg:absoluteerror": ("score", _same),
-    "reg:gamma": ("exponential", np.log),
-    "reg:logistic": ("probability", _log_odds),
-    "reg:pseudohubererror": ("score", _same),
-    "reg:quantileerror": ("score", _same),
-    "reg:squarederror": ("score", _same),
-    "reg:squaredlogerror": ("score", _same),
-    "reg:tweedie": ("exponential", np.log),
+"""By decision: from the base score, which is a prediction, to the score that is decided so. Others take it as it is."""
+
+_CLASSIFIES: Mapping[str, str] = {"binary:logistic": "class_probable", "multi:softprob": "class"}
+_CALCULATES: Mapping[str, str] = {
+    "binary:logistic": "probability",
+    "count:poisson": "exponential",
+    "multi:softmax": "number",
+    "multi:softprob": "probabilities",
+    "rank:map": "score",
+    "rank:ndcg": "score",
+    "rank:pairwise": "score",
+    "reg:absoluteerror": "score",
+    "reg:gamma": "exponential",
+    "reg:logistic": "probability",
+    "reg:pseudohubererror": "score",
+    "reg:quantileerror": "score",
+    "reg:squarederror": "score",
+    "reg:squaredlogerror": "score",
+    "reg:tweedie": "exponential",
 }
 _DECISIONS = {
     "XGBClassifier": _CLASSIFIES,
@@ -92,8 +92,7 @@ _DECISIONS = {
     "XGBRanker": _CALCULATES,
     "Booster": _CALCULATES,
 }
-"""By class and objective: the decision, see `forms.decision`, and how the base score becomes one of the scores
-(https://xgboost.readthedocs.io/en/stable/parameter.html)."""
+"""By class and objective (https://xgboost.readthedocs.io/en/stable/parameter.html): see `forms.decision`."""
 
 
 def _tree(tree: Mapping[str, Any], outputs: int, group: int) -> Tree:
