@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -71,6 +72,17 @@ def bundle(saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
     def make(name: str, version: int = 1) -> Path:
         path = folder / f"{name}-{version}"
         return path if path.exists() else models.make_bundle(saved(name), path, version=version)
+
+    return make
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Callable[..., Path]:
+    """The bundle of an estimator, saved by scikit-learn's flavour, not compiled."""
+
+    def make(estimator: Any, **arguments: Any) -> Path:
+        models._sklearn(estimator, **arguments)(tmp_path / "saved")
+        return models.make_bundle(tmp_path / "saved", tmp_path / "bundle")
 
     return make
 

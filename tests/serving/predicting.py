@@ -1,6 +1,9 @@
 """Asks a model as POST /predict does, without a server."""
 
 from collections.abc import Sequence
+from typing import Any
+
+import orjson
 
 from asgard.serving.asking import Asking
 from asgard.serving.handlers import operations
@@ -10,6 +13,13 @@ from asgard.serving.messages import Answer, Request
 
 def predict(model: LoadedModel, body: bytes) -> Answer:
     return _asking(model).one(Request(body))
+
+
+def predictions(model: LoadedModel, data: Any) -> Any:
+    """What it predicts for that `data`."""
+    answer = predict(model, orjson.dumps({"data": data}))
+    assert answer.status == 200, answer.body
+    return orjson.loads(answer.body)["predictions"]
 
 
 def predict_many(model: LoadedModel, bodies: Sequence[bytes]) -> list[Answer]:

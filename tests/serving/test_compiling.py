@@ -100,17 +100,6 @@ ODD: tuple[Any, ...] = (
 )
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> Callable[..., Path]:
-    """The bundle of an estimator, not compiled."""
-
-    def make(estimator: Any, **arguments: Any) -> Path:
-        models._sklearn(estimator, **arguments)(tmp_path / "saved")
-        return models.make_bundle(tmp_path / "saved", tmp_path / "bundle")
-
-    return make
-
-
 def answer(loaded: Any, data: Any) -> tuple[int, bytes]:
     found = predict(loaded, orjson.dumps({"data": data}))
     return found.status, found.body

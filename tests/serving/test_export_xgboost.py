@@ -9,7 +9,6 @@ from typing import Any
 import mlflow.pyfunc
 import mlflow.xgboost
 import numpy as np
-import orjson
 import pytest
 import xgboost
 from sklearn.datasets import make_classification
@@ -19,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from asgard.serving import compiling, loading
 
 from . import models
-from .predicting import predict
+from .predicting import predictions
 
 X, Y = make_classification(300, 5, random_state=0)
 X3, Y3 = make_classification(300, 8, n_informative=6, n_classes=3, random_state=0)
@@ -62,8 +61,8 @@ MODELS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Callable[[Any], Path]:
-    """The bundle of a model, not compiled."""
+def made_by_its_flavor(tmp_path: Path) -> Callable[[Any], Path]:
+    """As `made`, saved by XGBoost's flavour, which takes a Booster too."""
 
     def make(model: Any) -> Path:
         mlflow.xgboost.save_model(model, str(tmp_path / "saved"), pip_requirements=[])
@@ -72,30 +71,24 @@ def made(tmp_path: Path) -> Callable[[Any], Path]:
     return make
 
 
-def predictions(loaded: Any, rows: Any) -> Any:
-    answer = predict(loaded, orjson.dumps({"data": rows.tolist()}))
-    assert answer.status == 200, answer.body
-    return np.array(orjson.loads(answer.body)["predictions"])
-
-
 @pytest.mark.parametrize("name", MODELS)
-def test_a_compiled_model_predicts_what_the_original_does(made: Callable[[Any], Path], name: str) -> None:
-    bundle = made(MODELS[name]())
+def test_a_compiled_model_predicts_what_the_original_does(made_by_its_flavor: Callable[[Any], Path], name: str) -> None:
+    bundle = made_by_its_flavor(MODELS[name]())
     about = compiling.write(bundle)
     assert about.get("form") == "numpy", about
     rows = ROWS[:, : about["reader"]["width"]]
     expected = mlflow.pyfunc.load_model(str(bundle / "model")).predict(rows)
     form = loading.load(bundle)
-    for found in (predictions(form, rows), np.concatenate([predictions(form, row[None]) for row in rows[:50]])):
+    alone = [prediction for row in rows[:50].tolist() for prediction in predictions(form, [row])]
+    for found in (predictions(form, rows.tolist()), alone):
         np.testing.assert_allclose(found, expected[: len(found)], rtol=4e-6)
 
 
-def test_the_last_step_of_a_pipeline_may_be_one(tmp_path: Path) -> None:
+def test_the_last_step_of_a_pipeline_may_be_one(made: Callable[..., Path]) -> None:
     pipeline = make_pipeline(StandardScaler(), xgboost.XGBClassifier(**SMALL)).fit(X, Y)
-    models._sklearn(pipeline)(tmp_path / "saved")
-    bundle = models.make_bundle(tmp_path / "saved", tmp_path / "bundle")
+    bundle = made(pipeline)
     assert compiling.write(bundle)["form"] == "numpy"
-    assert predictions(loading.load(bundle), ROWS[:, :5]).tolist() == pipeline.predict(ROWS[:, :5]).tolist()
+    assert predictions(loading.load(bundle), ROWS[:, :5].tolist()) == pipeline.predict(ROWS[:, :5]).tolist()
 
 
 @pytest.mark.parametrize(
@@ -105,14 +98,15 @@ def test_the_last_step_of_a_pipeline_may_be_one(tmp_path: Path) -> None:
         ({"objective": "survival:cox"}, "Booster with the objective survival:cox"),
     ],
 )
-def test_what_has_no_form_says_why(made: Callable[[Any], Path], parameters: dict[str, str], reason: str) -> None:
-    about = compiling.write(made(booster(X, Y, **parameters)))
+def test_what_has_no_form_says_why(
+    made_by_its_flavor: Callable[[Any], Path], parameters: dict[str, str], reason: str
+) -> None:
+    about = compiling.write(made_by_its_flavor(booster(X, Y, **parameters)))
     assert "form" not in about
     assert reason in about["reason"]
 
 
-def test_a_model_that_takes_a_number_for_a_missing_value_serves_as_it_is(tmp_path: Path) -> None:
-    models._sklearn(xgboost.XGBClassifier(missing=0.0, **SMALL).fit(X, Y))(tmp_path / "saved")
-    about = compiling.write(models.make_bundle(tmp_path / "saved", tmp_path / "bundle"))
+def test_a_model_that_takes_a_number_for_a_missing_value_serves_as_it_is(made: Callable[..., Path]) -> None:
+    about = compiling.write(made(xgboost.XGBClassifier(missing=0.0, **SMALL).fit(X, Y)))
     assert "form" not in about
     assert "another missing value than NaN" in about["reason"]

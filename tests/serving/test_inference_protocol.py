@@ -24,7 +24,7 @@ from asgard.serving.queueing import QUEUE_MIN
 
 from .http_server import client_of
 from .models import FRAME, NAMES, PEOPLE, X
-from .predicting import predict
+from .predicting import predictions
 
 INFER = "/v2/models/iris/infer"
 
@@ -92,13 +92,6 @@ def tensor(name: str, datatype: str, values: Any, shape: Sequence[int] | None = 
 
 def columns(frame: pd.DataFrame, **datatypes: str) -> list[Tensor]:
     return [tensor(name, datatypes.get(name, "FP64"), frame[name].to_numpy()) for name in frame]
-
-
-def predicted(found: LoadedModel, rows: Any) -> Any:
-    """What /predict answers."""
-    answer = predict(found, orjson.dumps({"data": rows}))
-    assert answer.status == 200
-    return json.loads(answer.body)["predictions"]
 
 
 def with_bytes(content: dict[str, Any], *parts: bytes) -> Request:
@@ -223,12 +216,12 @@ def test_fp32_numbers_reach_the_model_as_such() -> None:
 def test_tensors_are_answered_as_the_same_rows_are(
     loaded: Load, name: str, inputs: list[Tensor], rows: list[Any]
 ) -> None:
-    assert data(loaded(name), *inputs) == predicted(loaded(name), rows)
+    assert data(loaded(name), *inputs) == predictions(loaded(name), rows)
 
 
 def test_a_missing_number_is_null_or_nan(loaded: Load) -> None:
     rows = [[None, *X[0, 1:].tolist()]]
-    expected = predicted(loaded("columns"), rows)
+    expected = predictions(loaded("columns"), rows)
     assert data(loaded("columns"), tensor("x", "FP64", rows)) == expected
     given = np.array(rows, dtype="<f8").tobytes()
     answer = asked(loaded("columns")).one(with_bytes({"inputs": [binary("x", "FP64", [1, 5], 40)]}, given))
@@ -410,7 +403,7 @@ def test_several_binary_inputs_follow_each_other_and_may_stand_beside_json(loade
         for name in NAMES
     ]
     answer = asked(loaded("columns")).one(with_bytes({"inputs": inputs}, *parts))
-    assert json.loads(answer.body)["outputs"][0]["data"] == predicted(loaded("columns"), frame.values.tolist())
+    assert json.loads(answer.body)["outputs"][0]["data"] == predictions(loaded("columns"), frame.values.tolist())
 
 
 def test_the_answer_names_the_model_its_version_and_the_id_of_the_request(loaded: Load) -> None:

@@ -31,12 +31,11 @@ Load = Callable[..., LoadedModel]
 
 
 @pytest.fixture
-def load(tmp_path: Path) -> Load:
+def load(made: Callable[..., Path]) -> Load:
     """A fitted model of a flavour, compiled and loaded."""
 
     def make(estimator: Any, **arguments: Any) -> LoadedModel:
-        models._sklearn(estimator, **arguments)(tmp_path / "saved")
-        bundle = models.make_bundle(tmp_path / "saved", tmp_path / "bundle")
+        bundle = made(estimator, **arguments)
         compiling.write(bundle)
         return loading.load(bundle)
 
