@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 NICE = 10
 """Where the two share a core, the worker comes first (nice(2))."""
 
-LOAD_SECONDS = 5.0
+LOAD_SECONDS = 30.0
 """How long large bodies wait for it to load the model, before the worker reads them itself."""
 
 _WAKE, _TAKE, _DRAIN, _END, _READY = b"w", b"t", b"d", b"e", b"r"

@@ -13,7 +13,7 @@ from pathlib import Path
 from . import large_bodies, options, processes
 from .application import Application, of_model
 from .http_server import END_SECONDS, Server
-from .large_bodies import LOAD_SECONDS, LargeBodies
+from .large_bodies import LargeBodies
 from .loaded import LoadedModel
 from .loading import load, reason
 from .metrics import SharedNumbers
@@ -87,13 +87,13 @@ def run(
 
 
 def _kept(second: LargeBodies | None, model: LoadedModel, before: processes.Usage | None) -> LargeBodies | None:
-    """The second process, which is ended where the model took much to load since `before`."""
+    """The second process, which is ended where the model took much memory to load since `before`."""
     after = processes.usage(os.getpid())
     if second is None or before is None or after is None:
         return None
     both = after.resident + (after.resident - before.resident)
     limit = int(os.environ.get(processes.MEMORY_LIMIT, 0))
-    if after.cpu - before.cpu > LOAD_SECONDS or both > limit * LOADED_PART:
+    if both > limit * LOADED_PART:
         second.end(END_SECONDS)
         return None
     second.ready = model.quick is not None  # so its library is a known one
