@@ -89,7 +89,9 @@ class Authorizer:
             if self.header(scopes).get("Authorization", sent) != sent:
                 return True  # another thread was quicker
             if scheme.lower() == "bearer":
-                token, seconds = self._fetch(parse_keqv_list(parse_http_list(rest)), scopes, client)
+                asked = parse_keqv_list(parse_http_list(rest))
+                wanted = [*scopes, *_beyond(scopes, asked.get("scope", "").split())]
+                token, seconds = self._fetch(asked, wanted, client)
                 # Renewed before it ends: a long upload is authorized once, at its beginning.
                 self._tokens[tuple(scopes)] = token, time.monotonic() + 0.8 * seconds
                 return True
@@ -133,6 +135,20 @@ class Authorizer:
             raise InfrastructureFailed(
                 f"The token service of {self._registry} answers something else than a token.", reason="Unauthorized"
             ) from None
+
+
+def _beyond(scopes: Sequence[str], asked: Sequence[str]) -> list[str]:
+    """What is asked for of the same repositories beyond `scopes`, as to delete is in most registries."""
+    known: dict[str, set[str]] = {}
+    for scope in scopes:
+        repository, _, actions = scope.rpartition(":")
+        known.setdefault(repository, set()).update(actions.split(","))
+    parts = [(scope, *scope.rpartition(":")[::2]) for scope in asked]
+    return [
+        scope
+        for scope, repository, actions in parts
+        if repository in known and not known[repository].issuperset(actions.split(","))
+    ]
 
 
 def _basic(credentials: Credentials) -> str:

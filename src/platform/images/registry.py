@@ -97,8 +97,13 @@ class Repository:
         self._ask("PUT", f"manifests/{tag}", (201,), headers={"Content-Type": media_type}, content=content)
 
     def delete_manifest(self, digest: str) -> bool:
-        """Remove a manifest and its tags; whether it is gone: a registry may allow no deleting."""
-        return self._ask("DELETE", f"manifests/{digest}", (202, 404, 405)).status_code != 405
+        """Remove a manifest and its tags; whether it is gone: a registry may allow no deleting, or not to us."""
+        try:
+            return self._ask("DELETE", f"manifests/{digest}", (202, 404, 405)).status_code != 405
+        except InfrastructureFailed as error:
+            if error.reason != "Unauthorized":
+                raise
+            return False
 
     def tags(self) -> list[str]:
         """All tags; none where there is no such repository."""

@@ -69,6 +69,15 @@ def push(host: str, name: str, cache: Path, credentials: Credentials | None = No
         return repository.upload(blob, lambda: blobs.path(cache, blob.digest), ignore, **more)
 
 
+def push_manifest(repository: Repository, cache: Path) -> str:
+    """An image of nothing in it; gives its digest."""
+    config = Descriptor(oci.CONFIG, blobs.add(cache, b"{}"), 2)
+    repository.upload(config, lambda: blobs.path(cache, config.digest), ignore)
+    manifest = oci.manifest(config, [], {})
+    repository.put_manifest("v1", manifest, oci.MANIFEST)
+    return oci.digest_of(manifest)
+
+
 def encoded(username: str, password: str) -> str:
     return base64.b64encode(f"{username}:{password}".encode()).decode()
 
@@ -167,6 +176,33 @@ def test_a_mount_asks_for_the_right_to_read_there_too(tokens: tuple[str, TokenSe
     with Repository(host, "token/target", push=True, credentials=SOMEONE) as repository:
         assert repository.upload(blob, lambda: tmp_path / "never", ignore, "token/source") == "mounted"
     assert service.asked == [["repository:token/target:pull,push", "repository:token/source:pull"]]
+
+
+def test_to_delete_a_right_is_asked_for_that_no_push_needs(tokens: tuple[str, TokenService], tmp_path: Path) -> None:
+    host, service = tokens
+    with Repository(host, "token/deleted", push=True, credentials=SOMEONE) as repository:
+        digest = push_manifest(repository, tmp_path)
+        service.asked.clear()
+        assert repository.delete_manifest(digest)
+        assert repository.digest(digest) is None
+    assert service.asked == [["repository:token/deleted:pull,push", "repository:token/deleted:delete"]]
+
+
+def test_who_may_not_delete_hears_that_it_is_not_gone(
+    tokens: tuple[str, TokenService], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, service = tokens
+    monkeypatch.setattr(service, "withheld", frozenset(["delete"]))
+    with Repository(host, "token/kept", push=True, credentials=SOMEONE) as repository:
+        digest = push_manifest(repository, tmp_path)
+        assert not repository.delete_manifest(digest)
+        assert repository.digest(digest) == digest
+
+
+def test_a_challenge_brings_no_rights_elsewhere() -> None:
+    ours = ["repository:one/name:pull,push"]
+    assert auth._beyond(ours, ["repository:one/name:pull", "repository:user/image:pull", "*"]) == []
+    assert auth._beyond(ours, ["repository:one/name:*"]) == ["repository:one/name:*"]
 
 
 def test_an_identity_token_is_exchanged(

@@ -24,12 +24,16 @@ from .registries import Certificate
 
 @dataclass
 class TokenService:
-    """`users`: passwords by name; who is none of them may pull only. `seconds`: how long a token lasts."""
+    """`users`: passwords by name; who is none of them may pull only. `seconds`: how long a token lasts.
+
+    `withheld`: what nobody may do.
+    """
 
     certificate: Certificate
     users: dict[str, str]
     identity_tokens: set[str] = field(default_factory=set)
     seconds: int = 60
+    withheld: frozenset[str] = frozenset()
     asked: list[list[str]] = field(default_factory=list)
     """The scopes of each request."""
     issued: list[str] = field(default_factory=list)
@@ -52,6 +56,7 @@ class TokenService:
         for scope in scopes:
             kind, name, actions = scope.split(":")
             allowed = [action for action in actions.split(",") if known or action == "pull"]
+            allowed = [action for action in allowed if action not in self.withheld]
             access.append({"type": kind, "name": name, "actions": allowed})
         self.issued.append(self._signed(access))
         return {"token": self.issued[-1], "expires_in": self.seconds}
