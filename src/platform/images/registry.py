@@ -226,7 +226,7 @@ class Repository:
         """One request, twice where the first brings the challenge to authorize it. Raises _TryAgain."""
         scopes = [self._scope, *([f"repository:{mount_from}:pull"] if mount_from else [])]
         url = urljoin(f"{self._base}/v2/{self.name}/", path)
-        ours = urlsplit(url).netloc == urlsplit(self._base).netloc
+        ours = httpx.URL(url).netloc == httpx.URL(self._base).netloc  # without the scheme's own port
         for last in (False, True):
             own = self._authorizer.header(scopes) if ours else {}
             request = self._client.build_request(

@@ -276,6 +276,23 @@ def test_tls_is_kept_where_a_registry_says_http_of_itself(
         assert repository._absolute(begun.headers["Location"]).startswith(f"https://{host}/")
 
 
+def test_an_address_with_the_schemes_own_port_is_the_registrys() -> None:
+    """As Artifactory behind nginx gives it."""
+    seen: list[tuple[str, bool]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append((request.method, "Authorization" in request.headers))
+        if not seen[-1][1]:
+            return httpx.Response(401, headers={"WWW-Authenticate": 'Basic realm="tests"'})
+        location = "https://registry.example:443/v2/one/name/blobs/uploads/1"
+        return httpx.Response(202 if request.method == "POST" else 201, headers={"Location": location})
+
+    with Repository("registry.example", "one/name", push=True, credentials=auth.Credentials("a", "b")) as repository:
+        repository._client = httpx.Client(transport=httpx.MockTransport(answer))
+        assert repository.upload(Descriptor(oci.LAYER, oci.digest_of(b""), 0), lambda: Path("/dev/null"), ignore)
+    assert seen == [("POST", False), ("POST", True), ("PUT", True)]
+
+
 def test_a_certificate_that_is_not_trusted_is_said_to_be_at_once(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sleeps: list[float]
 ) -> None:
