@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections import ChainMap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,7 @@ from ..settings import Settings
 from ..stacks.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from lightkube import Client
+    from lightkube import Client, KubeConfig
     from lightkube.models.core_v1 import ContainerStatus
     from lightkube.resources.core_v1 import Pod
 
@@ -96,11 +97,29 @@ def _client(settings: Settings, namespace: str) -> "Client":
     from lightkube import Client, KubeConfig
 
     if configured := os.environ.get("KUBECONFIG"):
-        paths = configured.split(os.pathsep)
-        config = KubeConfig.from_file(next((path for path in paths if Path(path).exists()), paths[0]))
+        config = _merged([Path(path) for path in configured.split(os.pathsep) if path], settings.kube_context)
     else:
         config = KubeConfig.from_env()
     return Client(config.get(settings.kube_context), namespace=namespace, timeout=httpx2.Timeout(_REQUEST_SECONDS))
+
+
+def _merged(paths: Sequence[Path], context: str | None) -> "KubeConfig":
+    """Kubeconfigs as kubectl takes several: what one of them says first counts, and one that is not there says nothing.
+
+    Source: https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/#merging-kubeconfig-files.
+    """
+    from lightkube import KubeConfig
+
+    there = [path for path in paths if path.expanduser().is_file()]
+    files = [KubeConfig.from_file(path) for path in there or paths[:1]]
+    chosen = context or next((file.current_context for file in files if file.current_context), None)
+    return KubeConfig(
+        clusters=dict(ChainMap(*(file.clusters for file in files))),
+        contexts=dict(ChainMap(*(file.contexts for file in files))),
+        users=dict(ChainMap(*(file.users for file in files))),
+        current_context=chosen,
+        fname=next((file.fname for file in files if chosen in file.contexts), None),
+    )
 
 
 def _pods(client: "Client", spec: ModelSpec) -> "list[Pod]":

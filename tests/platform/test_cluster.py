@@ -1,5 +1,8 @@
 """What is read out of what a cluster says of pods that do not come up."""
 
+import json
+from pathlib import Path
+
 import pytest
 from lightkube.models.core_v1 import (
     ContainerState,
@@ -77,3 +80,38 @@ def test_only_what_ran_out_of_time_is_a_timeout(
     error = cluster.explained(Settings(), SPEC, InfrastructureFailed(said))
     assert isinstance(error, InfrastructureTimeout) == (kind == 504)
     assert error.reason == found.reason
+
+
+def kubeconfig(folder: Path, name: str, *, current: str | None = None, server: str | None = None) -> str:
+    """A file of that name with one context of that name, whose certificate is beside it."""
+    path = folder / name / "config"
+    path.parent.mkdir()
+    address = server or f"https://{name}.test"
+    document = {
+        "clusters": [{"name": name, "cluster": {"server": address, "certificate-authority": "ca.crt"}}],
+        "users": [{"name": name, "user": {"token": name}}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+        "current-context": current,
+    }
+    path.write_text(json.dumps(document))
+    return str(path)
+
+
+@pytest.mark.parametrize(("context", "found"), [(None, "second"), ("first", "first"), ("second", "second")])
+def test_several_kubeconfigs_are_one_as_for_kubectl(tmp_path: Path, context: str | None, found: str) -> None:
+    files = ("nothing", kubeconfig(tmp_path, "first"), kubeconfig(tmp_path, "second", current="second"))
+    single = cluster._merged([Path(file) for file in files], context).get(context)
+    assert single is not None
+    assert single.cluster.server == f"https://{found}.test"
+    assert single.user is not None
+    assert single.user.token == found
+    assert single.abs_file("ca.crt") == tmp_path / found / "ca.crt"
+
+
+def test_what_the_first_kubeconfig_says_counts(tmp_path: Path) -> None:
+    first = kubeconfig(tmp_path, "one", current="one")
+    (tmp_path / "again").mkdir()
+    second = kubeconfig(tmp_path / "again", "one", current="other", server="https://another.test")
+    single = cluster._merged([Path(first), Path(second)], None).get()
+    assert single is not None
+    assert single.cluster.server == "https://one.test"
