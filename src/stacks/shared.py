@@ -18,6 +18,7 @@ from pulumi_kubernetes.core.v1 import (
     PodSecurityContextArgs,
     PodSpecArgs,
     PodTemplateSpecArgs,
+    ResourceRequirementsArgs,
     SeccompProfileArgs,
     Secret,
     SecretEnvSourceArgs,
@@ -154,6 +155,10 @@ def _pod(spec: PlatformSpec, script: ConfigMap, key: Secret) -> PodTemplateSpecA
                     command=["python3", f"/renewal/{SCRIPT}"],
                     env=[EnvVarArgs(name=name, value=value) for name, value in variables.items()],
                     env_from=[EnvFromSourceArgs(secret_ref=SecretEnvSourceArgs(name=key.metadata.name))],
+                    # In a namespace with a quota there are no pods that do not say what they need.
+                    resources=ResourceRequirementsArgs(
+                        limits={"cpu": "500m", "memory": "128Mi"}, requests={"cpu": "10m", "memory": "64Mi"}
+                    ),
                     security_context=restricted(),
                     volume_mounts=[VolumeMountArgs(name="script", mount_path="/renewal")],
                 )

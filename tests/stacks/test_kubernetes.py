@@ -191,11 +191,23 @@ def test_environment_values_are_in_a_secret_that_the_pods_refer_to_and_nowhere_e
     assert SECRET not in declared()[0]
 
 
-@pytest.mark.parametrize(
+BOTH = pytest.mark.parametrize(
     "inputs",
     [declared()[0], shared(credentials={"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"})],
     ids=["model", "platform"],
 )
+
+
+@BOTH
+def test_every_container_says_what_it_needs_as_quotas_of_a_namespace_ask(inputs: dict[str, dict[str, Any]]) -> None:
+    for pod in pods(inputs):
+        for one in pod["containers"]:
+            assert {kind: set(amounts) for kind, amounts in one["resources"].items()} == {
+                "limits": {"cpu", "memory"}, "requests": {"cpu", "memory"},
+            }  # fmt: skip
+
+
+@BOTH
 def test_no_workload_leaves_the_restricted_profile(inputs: dict[str, dict[str, Any]]) -> None:
     """The profile: https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted."""
     found = list(pods(inputs))
