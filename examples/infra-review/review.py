@@ -15,7 +15,10 @@ from pathlib import Path
 
 PROGRAM = ("Pulumi.yaml", "__main__.py")
 COMMENT_MAX = 60_000
-"""Characters; GitHub takes 65,536."""
+"""Characters of all stacks together; GitHub takes 65,536."""
+
+AROUND = 150
+"""Characters of what stands around a stack's text, at most."""
 
 
 def changes(base: str) -> tuple[list[str], list[str]]:
@@ -59,11 +62,12 @@ def main() -> int:
     asked = parser.parse_args()
     changed, gone = changes(asked.base)
     report, worked = [], True
+    room = max(0, COMMENT_MAX // max(1, len(changed)) - AROUND)
     for name in changed:
         succeeded, text = run(asked.action, name)
         worked = worked and succeeded
         mark = "" if succeeded else " — failed"
-        shown = text if len(text) < COMMENT_MAX else f"{text[:COMMENT_MAX]}\n…"
+        shown = text if len(text) < room else f"{text[:room]}\n…"
         report.append(
             f"### {name}{mark}\n\n<details open><summary>{asked.action}</summary>\n\n```\n{shown}\n```\n\n</details>"
         )

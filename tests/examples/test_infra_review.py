@@ -1,6 +1,7 @@
 """The pull request workflow of examples/infra-review, as far as it goes without its host."""
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -107,10 +108,46 @@ def test_what_no_stack_is_about_needs_no_review(repository: Repository) -> None:
     assert repository.review("preview", "HEAD^").stdout == "No stack file has changed.\n"
 
 
-def test_the_workflow_calls_the_script_as_it_is_meant_to_be() -> None:
+def steps() -> dict[str, dict[str, str]]:
     workflow = YAML(typ="safe").load((FOLDER / "review.yml").read_text())
-    commands = [step["run"] for step in workflow["jobs"]["review"]["steps"] if "review.py" in step.get("run", "")]
-    assert [command.split()[:3] for command in commands] == [
-        ["python", "review.py", "preview"],
-        ["python", "review.py", "apply"],
-    ]
+    return {step["name"]: step for step in workflow["jobs"]["review"]["steps"] if "run" in step}
+
+
+def test_the_workflow_calls_the_script_as_it_is_meant_to_be() -> None:
+    assert steps()["Preview"]["run"].startswith("python review.py preview ")
+    assert "python review.py apply " in steps()["Apply"]["run"]
+
+
+@pytest.mark.parametrize(("applied", "told"), [("HEAD^^", True), ("", False)])
+def test_what_a_cancelled_run_was_for_is_applied_by_the_next_one(
+    repository: Repository, tmp_path: Path, applied: str, told: bool
+) -> None:
+    (repository.folder / STACK_FILE.name).unlink()
+    repository.commit("no more irises, and this commit's run was cancelled")
+    (repository.folder / "notes.md").write_text("hello")
+    repository.commit("notes")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "gh").write_text(f"#!/bin/sh\necho {applied}\n")
+    (programs / "gh").chmod(0o755)
+    (programs / "python").symlink_to(sys.executable)
+    repository.environment |= {
+        "PATH": f"{programs}{os.pathsep}{repository.environment['PATH']}",
+        "BEFORE": "HEAD^",
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+    }
+    done = repository.run("bash", "-eo", "pipefail", "-c", steps()["Apply"]["run"])
+    assert ("pulumi destroy --stack iris" in done.stdout) == told
+    assert (tmp_path / "summary.md").read_text() == done.stdout
+
+
+def test_the_report_of_many_stacks_fits_into_a_comment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    review = runpy.run_path(str(FOLDER / "review.py"))
+    scope = review["main"].__globals__
+    monkeypatch.setitem(scope, "changes", lambda _: ([f"model-{number}" for number in range(40)], []))
+    monkeypatch.setitem(scope, "run", lambda *_: (True, "x" * 5_000))
+    monkeypatch.setattr(sys, "argv", ["review.py", "preview", "HEAD^"])
+    assert review["main"]() == 0
+    assert len(capsys.readouterr().out) < 65_536
