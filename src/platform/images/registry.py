@@ -150,8 +150,7 @@ class Repository:
     def _upload(
         self, blob: Descriptor, content: Callable[[], Path], on_bytes: OnBytes, mount_from: str | None
     ) -> Literal["mounted", "uploaded"]:
-        mount = f"?mount={blob.digest}&from={quote(mount_from, safe='')}" if mount_from else ""
-        begun = self._send("POST", f"blobs/uploads/{mount}", (201, 202), mount_from=mount_from)
+        begun = self._begin(blob, mount_from)
         if begun.status_code == 201:
             return "mounted"
         path = content()
@@ -171,6 +170,14 @@ class Repository:
             content=chunks,
         )
         return "uploaded"
+
+    def _begin(self, blob: Descriptor, mount_from: str | None) -> httpx.Response:
+        """An upload, or 201 where there is none to do: mounted. Who may not mount may still be let upload."""
+        if mount_from:
+            mount = f"blobs/uploads/?mount={blob.digest}&from={quote(mount_from, safe='')}"
+            with suppress(InfrastructureFailed):
+                return self._send("POST", mount, (201, 202), mount_from=mount_from)
+        return self._send("POST", "blobs/uploads/", (202,))
 
     def _absolute(self, location: str) -> str:
         """A registry behind a proxy may say http of itself: followed, that would send the token in the clear."""

@@ -92,6 +92,14 @@ def test_a_blob_is_mounted_from_a_repository_that_has_it(registry: str, tmp_path
         assert put(target, tmp_path, b"not there either", mount_from="mount/nothing") == "uploaded"
 
 
+@pytest.mark.parametrize("status", [401, 403, 404, 405])
+def test_what_may_not_be_mounted_is_uploaded(proxy: Front, tmp_path: Path, status: int) -> None:
+    proxy.faults = [Fault("^POST .*mount=", status=status)]
+    with Repository(proxy.host, f"mount/refused{status}", push=True) as repository:
+        assert put(repository, tmp_path, b"refused", mount_from="mount/source") == "uploaded"
+        assert repository.has_blob(oci.digest_of(b"refused"))
+
+
 def test_a_manifest_has_the_bytes_and_the_digest_it_was_given(registry: str, tmp_path: Path) -> None:
     with Repository(registry, "manifests/one", push=True) as repository:
         digest = put_image(repository, tmp_path, "v1")
