@@ -16,6 +16,7 @@ from urllib.request import parse_http_list, parse_keqv_list
 import httpx
 from docker import auth as docker_auth
 from docker.errors import DockerException
+from docker.utils.config import load_general_config
 
 from ...errors import InfrastructureFailed
 from .references import is_loopback
@@ -41,7 +42,7 @@ def from_docker_config(registry: str) -> Credentials | None:
     Raises InfrastructureFailed.
     """
     try:
-        found = docker_auth.resolve_authconfig(docker_auth.load_config(), registry) or {}
+        found = docker_auth.resolve_authconfig(docker_auth.load_config(config_dict=_docker_config()), registry) or {}
     except (DockerException, ValueError) as error:
         # The text of the error may be what a helper printed, and that may be a secret.
         raise InfrastructureFailed(
@@ -53,6 +54,15 @@ def from_docker_config(registry: str) -> Credentials | None:
         return Credentials(_IDENTITY_TOKEN, token)
     username, password = (found.get(name) or found.get(name.title()) for name in ("username", "password"))
     return Credentials(username, password) if username and password else None
+
+
+def _docker_config() -> dict[str, Any]:
+    """Docker's configuration. A password beside its user name, as Docker takes it, gets docker-py's form."""
+    config: dict[str, Any] = load_general_config()
+    for entry in (config.get("auths") or {}).values():
+        if isinstance(entry, dict) and not entry.get("auth") and entry.get("username") and entry.get("password"):
+            entry["auth"] = base64.b64encode(f"{entry['username']}:{entry['password']}".encode()).decode()
+    return config
 
 
 class Authorizer:

@@ -89,6 +89,12 @@ def test_a_password_of_dockers_configuration_is_used(
     assert push(basic, "basic/config", tmp_path) == "uploaded"
 
 
+def test_a_user_name_and_a_password_may_stand_in_fields_of_their_own(docker_config: Callable[[object], None]) -> None:
+    docker_config({"auths": {"registry.test": {"username": "someone", "password": PASSWORD}, "other.test": {}}})
+    assert auth.from_docker_config("registry.test") == SOMEONE
+    assert auth.from_docker_config("other.test") is None
+
+
 def test_dockers_credential_helpers_are_used(
     basic: str, docker_config: Callable[[object], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
