@@ -157,7 +157,7 @@ def destroy(tools: Tools, model: str, on_progress: OnProgress, *, purge: bool = 
     settings = tools.settings
     with model_lock(settings.data_dir, model):
         _stage(on_progress, "queue", f"Looking for what an earlier operation on {model} left")
-        recover(tools, model)
+        recover(tools, model, going=True)
         path = stackfile.path_of(settings.stacks_dir, model)
         _stage(on_progress, "infrastructure", f"Destroying the stack {model}")
         tools.engine.free_dead_lock(model)
@@ -172,12 +172,15 @@ def destroy(tools: Tools, model: str, on_progress: OnProgress, *, purge: bool = 
             raise ModelNotFound(model)
 
 
-def recover(tools: Tools, model: str) -> None:
-    """Finish what a dead or failed operation on the model left. The caller holds the model's lock."""
+def recover(tools: Tools, model: str, *, going: bool = False) -> None:
+    """Finish what a dead or failed operation on the model left. The caller holds the model's lock.
+
+    `going`: the stack is going to be destroyed, and need not come up as it was: maybe it cannot.
+    """
     entry = journal.find(tools.settings.data_dir, model)
     if entry is not None:
         _log.info("undoing what an earlier operation left", model=model, token=entry.token)
-        _undo(tools, entry, died=True)
+        _undo(tools, entry, died=True, going=going)
         journal.end(tools.settings.data_dir, model)
 
 
@@ -216,18 +219,22 @@ def _put_back(tools: Tools, model: str, error: BaseException) -> None:
         error.undo = undone
 
 
-def _undo(tools: Tools, entry: Journal, *, died: bool, engine: bool = True) -> None:
+def _undo(tools: Tools, entry: Journal, *, died: bool, engine: bool = True, going: bool = False) -> None:
     """Put back the stack, its file and what stands in MLflow. Raises where a part could not be; safe to repeat."""
     settings, model = tools.settings, entry.model
     if died:
         training.end_leftovers(entry.token)
     if entry.infrastructure:
         path = stackfile.path_of(settings.stacks_dir, model)
-        stackfile.restore(path, entry.stack_file)
-        if engine:
-            _undo_stack(tools, entry, died=died)
-            # Once more: pulumi writes a file with a salt where it finds none.
+        edited = entry.restored and entry.stack_file is not None and path.exists()
+        if not edited:
             stackfile.restore(path, entry.stack_file)
+            journal.update(settings.data_dir, entry, restored=True)
+        if engine:
+            _undo_stack(tools, entry, died=died, going=going)
+            if not edited:
+                # Once more: pulumi writes a file with a salt where it finds none.
+                stackfile.restore(path, entry.stack_file)
     local_server.prune(settings.data_dir, model)
     if pushed := journal.noted_image(settings.data_dir, model):
         model_images.remove(*pushed)
@@ -237,7 +244,7 @@ def _undo(tools: Tools, entry: Journal, *, died: bool, engine: bool = True) -> N
         registry.mark_failed(tools.tracking, model, entry.version)
 
 
-def _undo_stack(tools: Tools, entry: Journal, *, died: bool) -> None:
+def _undo_stack(tools: Tools, entry: Journal, *, died: bool, going: bool) -> None:
     model, ignore = entry.model, _ignore
     if died:
         tools.engine.free_dead_lock(model)
@@ -245,7 +252,7 @@ def _undo_stack(tools: Tools, entry: Journal, *, died: bool) -> None:
     if entry.stack_file is None:
         tools.engine.destroy(model, token=entry.token, on_log=ignore)
         local_server.discard(tools.settings.data_dir, model)
-    else:
+    elif not going:
         tools.engine.up(model, token=entry.token, on_log=ignore, refresh=True)
 
 

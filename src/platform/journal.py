@@ -16,6 +16,7 @@ class Journal:
     """`token` marks all that belongs to the operation. `stack_file`: its text before; None: there was none.
 
     `infrastructure`: the stack may have been touched. `version`: the registered version, once there is one.
+    `restored`: an undo has put the stack file back; what differs now is somebody's edit.
     """
 
     token: str
@@ -23,6 +24,7 @@ class Journal:
     stack_file: str | None
     infrastructure: bool = False
     version: int | None = None
+    restored: bool = False
 
 
 def folder(data_dir: Path, model: str) -> Path:
@@ -40,13 +42,19 @@ def begin(data_dir: Path, entry: Journal) -> Path:
 
 
 def update(
-    data_dir: Path, entry: Journal, *, infrastructure: bool | None = None, version: int | None = None
+    data_dir: Path,
+    entry: Journal,
+    *,
+    infrastructure: bool | None = None,
+    version: int | None = None,
+    restored: bool | None = None,
 ) -> Journal:
-    """Note how far the operation has come, before the step that would have to be undone."""
+    """Note how far the operation, or its undo, has come, before the step that would have to be undone."""
     entry = replace(
         entry,
         infrastructure=entry.infrastructure if infrastructure is None else infrastructure,
         version=entry.version if version is None else version,
+        restored=entry.restored if restored is None else restored,
     )
     _write(folder(data_dir, entry.model), entry)
     return entry

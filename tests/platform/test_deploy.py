@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from asgard.errors import ScriptFailed
-from asgard.platform import deploy, training
+from asgard.errors import InfrastructureFailed, ScriptFailed
+from asgard.platform import deploy, journal, registry, stackfile, training
 from asgard.platform.admission import Admission
 from asgard.platform.deploy import Tools
 from asgard.platform.journal import Journal
@@ -36,3 +36,58 @@ def test_the_scripts_failure_is_told_also_where_mlflow_went_down_with_it(
             lambda _: None,
         )
     assert failed.value.run_id is None
+
+
+class _Engine:
+    """A stack that does not come up while its file says `broken`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.calls: list[str] = []
+
+    def up(self, *_: Any, **__: Any) -> None:
+        self.calls.append("up")
+        if "broken" in self.path.read_text():
+            raise InfrastructureFailed("It does not come up.")
+
+    def destroy(self, *_: Any, **__: Any) -> bool:
+        self.calls.append("destroy")
+        return True
+
+    def recover(self, *_: Any, **__: Any) -> None:
+        return
+
+    def free_dead_lock(self, *_: Any) -> None:
+        return
+
+
+@pytest.fixture
+def stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
+    """A deploy has failed, and so has its undo: the stack file held an edit with which the stack does not come up."""
+    for name in ("discard", "mark_failed", "unmark_serving"):
+        monkeypatch.setattr(registry, name, lambda *_: None)
+    settings = Settings(data_dir=tmp_path, mlflow_tracking_uri="http://127.0.0.1:9")
+    path = stackfile.path_of(settings.stacks_dir, "iris")
+    path.parent.mkdir()
+    tools = Tools(settings, _Engine(path), Admission(1, 1), ScriptTemplates())  # type: ignore[arg-type]
+    journal.begin(tmp_path, Journal("token", "iris", stack_file="broken", infrastructure=True))
+    path.write_text("broken, with the new release")
+    failure = InfrastructureFailed("It does not come up.")
+    deploy._put_back(tools, "iris", failure)
+    assert failure.undo == "incomplete"
+    assert path.read_text() == "broken"
+    return tools
+
+
+def test_an_edit_that_lets_a_failed_undo_succeed_is_kept(stuck: Tools) -> None:
+    path = stackfile.path_of(stuck.settings.stacks_dir, "iris")
+    path.write_text("right")
+    deploy.recover(stuck, "iris")
+    assert path.read_text() == "right"
+    assert journal.unfinished(stuck.settings.data_dir) == []
+
+
+def test_a_model_is_destroyed_also_where_it_does_not_come_up_as_it_was(stuck: Tools) -> None:
+    deploy.destroy(stuck, "iris", lambda _: None)
+    assert not stackfile.path_of(stuck.settings.stacks_dir, "iris").exists()
+    assert journal.unfinished(stuck.settings.data_dir) == []
