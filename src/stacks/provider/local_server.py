@@ -107,8 +107,13 @@ def discard(data_dir: Path, model: str) -> None:
 
 
 def _directory(runtime: LocalRuntime, model: str, outputs: Properties) -> Path:
-    """The model's folder: where the state says it is, so that what was made elsewhere is found again."""
-    return Path(outputs.get("directory") or runtime.data_dir / "models" / model)
+    """The model's folder: where the state says it is, so that what was made elsewhere is found again.
+
+    In a data folder that was moved or copied, the state names the former place; what serves here is here.
+    """
+    here = runtime.data_dir / "models" / model
+    recorded = Path(outputs.get("directory") or here)
+    return here if (here / desired_state.FILE).exists() or not recorded.exists() else recorded
 
 
 def _outputs(inputs: Properties, directory: Path) -> Properties:
