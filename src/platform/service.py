@@ -217,6 +217,9 @@ def _put_right(tools: Tools) -> bool:
     except TrackingUnavailable as error:
         _log.warning("the tags in MLflow could not be corrected yet", reason=error.message)
         done = False
+    except Exception:
+        _log.exception("the tags in MLflow could not be corrected yet")
+        done = False
     return done
 
 

@@ -68,12 +68,10 @@ def specs(stacks_dir: Path) -> list[ModelSpec]:
 
 def read(path: Path, phrase: str) -> StackFile | None:
     """The file's content; None where there is no file or no spec in it. Raises StackFileInvalid, WrongPassphrase."""
-    document = _load(path)
-    config = document.get("config") or {}
+    document, config = _read(path)
     if naming.MODEL_CONFIG not in config:
         return None
-    values = config.get(naming.ENVIRONMENT_CONFIG) or {}
-    environment = _decrypted(values, document, phrase)
+    environment = _decrypted(path, document, config, phrase)
     try:
         options.read(environment)
     except ValueError as error:
@@ -83,18 +81,16 @@ def read(path: Path, phrase: str) -> StackFile | None:
 
 def read_platform(path: Path, phrase: str) -> PlatformFile | None:
     """As `read`, for the stack `platform`."""
-    document = _load(path)
-    config = document.get("config") or {}
+    document, config = _read(path)
     if naming.PLATFORM_CONFIG not in config:
         return None
-    values = config.get(naming.ENVIRONMENT_CONFIG) or {}
     spec = _valid(PlatformSpec, path, config, naming.PLATFORM_CONFIG)
-    return PlatformFile(spec, _decrypted(values, document, phrase))
+    return PlatformFile(spec, _decrypted(path, document, config, phrase))
 
 
 def read_spec(path: Path) -> ModelSpec | None:
     """The file's spec alone: no passphrase needed."""
-    config = _load(path).get("config") or {}
+    _, config = _read(path)
     return _spec(path, config) if naming.MODEL_CONFIG in config else None
 
 
@@ -107,7 +103,7 @@ def write(path: Path, content: StackFile | PlatformFile, phrase: str) -> None:
 
 
 def _write(path: Path, key: str, wanted: ModelSpec | PlatformSpec, environment: Mapping[str, str], phrase: str) -> None:
-    document = _load(path)
+    document, config = _read(path)
     if document.get("secretsprovider", "passphrase") != "passphrase":
         raise StackFileInvalid(
             f"{path}: the secrets provider {document['secretsprovider']} is not one that Asgard can encrypt with. "
@@ -115,14 +111,15 @@ def _write(path: Path, key: str, wanted: ModelSpec | PlatformSpec, environment: 
         )
     cipher = Cipher(phrase, document.get("encryptionsalt"))
     document.setdefault("encryptionsalt", cipher.encryption_salt)
-    config = document.setdefault("config", {})
+    if not config:
+        config = document["config"] = {}
     spec = wanted.model_dump(by_alias=True, exclude_none=True)
     if key in config:
         _change(config[key], _valid(type(wanted), path, config, key).model_dump(by_alias=True), spec)
     else:
         config[key] = _quoted(spec)
     former = config.get(naming.ENVIRONMENT_CONFIG) or {}
-    if _decrypted(former, document, phrase) != dict(environment):
+    if _decrypted(path, document, config, phrase) != dict(environment):
         config[naming.ENVIRONMENT_CONFIG] = {
             name: former[name]
             if name in former and _value(former[name], cipher) == value
@@ -139,13 +136,21 @@ def _yaml() -> YAML:
     return yaml
 
 
-def _load(path: Path) -> Any:
+def _read(path: Path) -> tuple[Any, Any]:
+    """The document and its `config`, both mappings; empty where there is no file."""
     try:
-        return _yaml().load(path.read_text()) or {}
+        document = _yaml().load(path.read_text()) or {}
     except FileNotFoundError:
-        return {}
-    except YAMLError as error:
+        return {}, {}
+    except (YAMLError, UnicodeDecodeError) as error:
         raise StackFileInvalid(f"{path} is not valid YAML: {error}") from error
+    return _mapping(path, document, "the file"), _mapping(path, document.get("config"), "config")
+
+
+def _mapping(path: Path, value: Any, name: str) -> Any:
+    if not isinstance(value or {}, dict):
+        raise StackFileInvalid(f"{path}: {name} is no mapping of names to values.")
+    return value or {}
 
 
 def _replace(path: Path, document: Any) -> None:
@@ -190,11 +195,18 @@ def _value(value: Any, cipher: Cipher) -> str:
     return cipher.decrypt(value["secure"]) if isinstance(value, dict) else str(value)
 
 
-def _decrypted(values: Mapping[str, Any], document: Mapping[str, Any], phrase: str) -> dict[str, str]:
+def _decrypted(path: Path, document: Mapping[str, Any], config: Mapping[str, Any], phrase: str) -> dict[str, str]:
+    values = _mapping(path, config.get(naming.ENVIRONMENT_CONFIG), naming.ENVIRONMENT_CONFIG)
     if not values:
         return {}
-    cipher = Cipher(phrase, document.get("encryptionsalt"))
-    return {str(name): _value(value, cipher) for name, value in values.items()}
+    try:
+        cipher = Cipher(phrase, document.get("encryptionsalt"))
+        return {str(name): _value(value, cipher) for name, value in values.items()}
+    except (AttributeError, KeyError, ValueError) as error:
+        raise StackFileInvalid(
+            f"{path}: encryptionsalt, or a value of {naming.ENVIRONMENT_CONFIG}, is not as Pulumi encrypts it. "
+            "`git diff`, or a copy, may tell what it was."
+        ) from error
 
 
 def _spec(path: Path, config: Mapping[str, Any]) -> ModelSpec:

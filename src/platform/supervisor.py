@@ -43,6 +43,8 @@ def restart_missing(settings: Settings, runtime: LocalRuntime) -> None:
             continue
         except (AsgardError, ApplyFailed) as error:
             _log.error("a model could not be started again", model=model, error=str(error))
+        except Exception:  # whatever it is, it must not end the watch over the other models
+            _log.exception("a model could not be started again", model=model)
 
 
 def _environment(settings: Settings, model: str) -> Mapping[str, str]:

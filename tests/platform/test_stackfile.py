@@ -88,6 +88,26 @@ def test_an_edit_gone_wrong_is_named_with_its_file(path: Path, old: str, new: st
     assert str(path) in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (b"- one\n- two\n", "the file is no mapping"),
+        (b"hello", "the file is no mapping"),
+        (b"config: {a: \xff}", "not valid YAML"),
+        (b"config: [a]", "config is no mapping"),
+        (b"config: {asgard-models:environment: [a], asgard-models:model: {}}", "environment is no mapping"),
+        (b"config: {asgard-models:environment: {A: {secure: x}}, asgard-models:model: {}}", "as Pulumi encrypts"),
+        (b"config: {asgard-models:environment: {A: {plain: x}}, asgard-models:model: {}}", "as Pulumi encrypts"),
+        (b"encryptionsalt: 5\nconfig: {asgard-models:environment: {A: x}, asgard-models:model: {}}", "encryptionsalt"),
+    ],
+)
+def test_a_file_of_another_shape_is_named(path: Path, text: bytes, complaint: str) -> None:
+    path.write_bytes(text)
+    with pytest.raises(StackFileInvalid, match=complaint) as caught:
+        stackfile.read(path, "phrase")
+    assert str(path) in caught.value.message
+
+
 def test_a_variable_for_the_server_that_cannot_be_meant_is_named_with_its_file(path: Path) -> None:
     path.write_text(path.read_text().replace("environment:", 'environment:\n    ASGARD_SERVER_ACCESS_LOG: "perhaps"'))
     with pytest.raises(StackFileInvalid, match=r"(?s)Pulumi\.iris\.yaml.*ASGARD_SERVER_ACCESS_LOG"):
@@ -115,6 +135,7 @@ def test_a_secrets_provider_that_cannot_be_written_with_is_refused_with_the_way_
         stackfile.write(path, CONTENT, "phrase")
 
 
-def test_a_file_that_is_not_valid_does_not_hide_the_others(path: Path) -> None:
-    stackfile.path_of(path.parent, "broken").write_text("config: [")
+@pytest.mark.parametrize("text", ["config: [", "- one"])
+def test_a_file_that_is_not_valid_does_not_hide_the_others(path: Path, text: str) -> None:
+    stackfile.path_of(path.parent, "broken").write_text(text)
     assert stackfile.specs(path.parent) == [SPEC]

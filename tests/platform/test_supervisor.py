@@ -1,6 +1,7 @@
 """Parents that are missing are started again; one that is there is left alone, whatever its state."""
 
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,24 @@ def test_a_parent_is_started_again_only_where_there_is_none(
             listener.listen()
         supervisor.restart_missing(Settings(data_dir=tmp_path), runtime)
     assert started == ([] if hangs else [model_dir])
+
+
+def test_a_model_that_breaks_the_restart_does_not_keep_the_others_from_theirs(
+    tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models" / "broken").mkdir()
+    (tmp_path / "models" / "broken" / desired_state.FILE).write_text("{")
+    started: list[Path] = []
+    restart = local_server.restart
+
+    def record(runtime: LocalRuntime, directory: Path, environment: Mapping[str, str]) -> None:
+        if directory != model_dir:
+            restart(runtime, directory, environment)
+        started.append(directory)
+
+    monkeypatch.setattr(local_server, "restart", record)
+    supervisor.restart_missing(Settings(data_dir=tmp_path), LocalRuntime(tmp_path, 1, _never, _ignore, _ignore))
+    assert started == [model_dir]
 
 
 def _never(*_: object) -> local_server.Materialized:
