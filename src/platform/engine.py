@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -84,6 +85,9 @@ def cli_environment(settings: Settings) -> dict[str, str]:
 
 _STATE_ENDS = (".json", ".json.gz")
 """Of a state's file in a file backend."""
+
+_WRITING_SECONDS = 10.0
+"""A lock that is still being written after that time was left so, by a full disk or a `kill -9`."""
 
 _LOCK_GONE = re.compile(r"\.pulumi/locks/.*(NotFound|no such file)")
 """What the CLI says of a lock that it cannot read any more, in an object store or in a folder."""
@@ -244,9 +248,16 @@ class Engine:
                     process.send_signal(signal.SIGINT)
 
     def free_dead_lock(self, model: str) -> None:
-        """Take away the stack's lock where the process that took it, on this machine, is gone. File backend only."""
+        """Take away the stack's lock where the process that took it, on this machine, is gone. File backend only.
+
+        So are halves of locks, on which every operation of the CLI would fail.
+        """
         if self._locks is None:
             return
+        for path in (self._locks / model).glob("*.tmp"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _WRITING_SECONDS:
+                    path.unlink()
         for path in (self._locks / model).glob("*.json"):
             lock = json.loads(path.read_text())
             if lock["hostname"] == socket.gethostname() and not _is_alive(lock["pid"], lock["timestamp"]):

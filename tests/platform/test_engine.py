@@ -252,6 +252,16 @@ def test_a_lock_whose_holders_number_was_given_to_another_program_is_freed(engin
     assert up(engine) == "iris-v1-1234e5"
 
 
+def test_half_a_lock_that_a_full_disk_left_is_taken_away(engine: Engine, settings: Settings) -> None:
+    write(settings)
+    up(engine)
+    half = path_of_lock(settings).with_name("0.json.18ec167301fb6156.tmp")
+    half.touch()
+    os.utime(half, (0, 0))
+    engine.free_dead_lock("iris")
+    assert up(engine) == "iris-v1-1234e5"
+
+
 @pytest.mark.parametrize("hostname", [socket.gethostname(), "another"])
 def test_a_lock_whose_holder_lives_or_is_elsewhere_stays(
     engine: Engine, settings: Settings, pulumi_process: int, hostname: str
