@@ -130,6 +130,8 @@ def deploy(tools: Tools, request: DeployRequest, on_progress: OnProgress) -> Dep
         )
         on_log = _lines(on_progress, "bundle")
         release = _bundle(tools, folder, lock, model, version, trained, target, compiler, on_log)
+        # It goes with the deploy: a model that reads from there would serve, and never load again.
+        training.discard(project)
 
         _stage(on_progress, "infrastructure", f"Bringing up the stack {model}")
         spec = _spec(settings, model, target, release, former, request.deployment_config)

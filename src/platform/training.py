@@ -33,6 +33,9 @@ from .script_templates import ScriptTemplates
 LOG: Final = "output.log"
 """File in the script's folder that keeps all it printed, as bytes."""
 
+_HOME: Final = "home"
+"""Folder beside the script's, its home."""
+
 _SYSTEM_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 _POLL_SECONDS: Final = 0.1
 _END_SECONDS: Final = 10.0
@@ -102,6 +105,12 @@ def log_tail(folder: Path) -> list[str]:
     with (folder / LOG).open("rb") as file:
         file.seek(max(file.seek(0, os.SEEK_END) - 64 * 1024, 0))
         return file.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
+
+
+def discard(folder: Path) -> None:
+    """Remove the folder that a script ran in, and its home."""
+    for left in (folder, folder.with_name(_HOME)):
+        rmtree(left, ignore_errors=True)
 
 
 def end_leftovers(token: str) -> None:
@@ -237,7 +246,7 @@ class _Surroundings:
 @contextmanager
 def _surroundings(folder: Path, token: str) -> Iterator[_Surroundings]:
     """A home of the script's own, a folder with nothing but uv in it, and one for temporary files."""
-    home, programs, temporary = folder.with_name("home"), folder.with_name("programs"), _temporary(token)
+    home, programs, temporary = folder.with_name(_HOME), folder.with_name("programs"), _temporary(token)
     home.mkdir(exist_ok=True)
     programs.mkdir(exist_ok=True)
     link = programs / "uv"

@@ -45,6 +45,11 @@ def reason(error: BaseException) -> str:
             f" `{named[1]}` is defined in the training script, which a server does not run: write it into a module that"
             " is logged with the model (`code_paths`), or have the model saved by cloudpickle."
         )
+    if isinstance(error, FileNotFoundError):
+        said += (
+            " Only what is logged with the model is there when it serves: give the file to `log_model` as one of its"
+            " `artifacts`, and read it from `context.artifacts`."
+        )
     return said
 
 

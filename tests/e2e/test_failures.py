@@ -25,6 +25,20 @@ with mlflow.start_run():
     mlflow.pyfunc.log_model("model", python_model=Model())
 """
 
+READS_FROM_THE_DEPLOYS_FOLDER = """
+from pathlib import Path
+import mlflow
+FILE = Path("{place}").expanduser().absolute() / "weights.txt"
+FILE.write_text("1")
+class Model(mlflow.pyfunc.PythonModel):
+    def load_context(self, context):
+        self.weight = int(FILE.read_text())
+    def predict(self, context, model_input, params=None):
+        return [self.weight] * len(model_input)
+with mlflow.start_run():
+    mlflow.pyfunc.log_model("model", python_model=Model())
+"""
+
 
 @pytest.fixture
 def served(live: Live) -> Iterator[dict[str, Any]]:
@@ -86,6 +100,16 @@ def test_a_first_version_that_does_not_load_leaves_no_stack(live: Live) -> None:
     assert "stillborn" not in live.pulumi("stack", "ls", "--json").stdout
     (version,) = live.get("/mlops/models/stillborn")["versions"]
     assert version["current_stage"] == "None"
+
+
+@pytest.mark.parametrize("place", [".", "~"])
+def test_a_model_that_reads_what_goes_with_the_deploy_is_refused_before_it_serves(live: Live, place: str) -> None:
+    before = leftovers(live)
+    response = live.post(body(READS_FROM_THE_DEPLOYS_FOLDER.format(place=place), "leaning"))
+    assert response.status_code == 502, response.json()
+    assert "weights.txt" in response.json()["detail"]
+    assert "`artifacts`" in response.json()["detail"]
+    assert leftovers(live) == before
 
 
 def test_requirements_that_do_not_fit_together_are_named(live: Live) -> None:

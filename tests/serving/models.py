@@ -173,6 +173,11 @@ class Referring(PythonModel):
         return model_input
 
 
+class Lacking(Unloadable):
+    def load_context(self, context: Any) -> None:
+        Path("weights.txt").read_text()
+
+
 class EndsAtLoad(Unloadable):
     def load_context(self, context: Any) -> None:
         os._exit(9)
@@ -242,6 +247,7 @@ SAVE: dict[str, Callable[[Path], None]] = {
     "broken": _pyfunc(Broken(), signature=_FIVE),
     "unloadable": _pyfunc(Unloadable()),
     "referring": _pyfunc(Referring()),
+    "lacking": _pyfunc(Lacking()),
     "ends-at-load": _pyfunc(EndsAtLoad()),
     "slow-to-load": _pyfunc(SlowToLoad()),
     "series": _pyfunc(Outputs(pd.Series([1.5, np.nan, np.inf]))),

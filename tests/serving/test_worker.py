@@ -132,6 +132,7 @@ def test_a_bad_request_among_many_fails_alone(worker: Worker) -> None:
 def test_a_worker_that_cannot_load_says_why_and_ends(begun: Callable[[str], Worker]) -> None:
     for name, stage, said in (
         ("unloadable", "load", "OSError: a file of the model is missing."),
+        ("lacking", "load", "give the file to `log_model` as one of its `artifacts`"),
         ("referring", "load", "`Net` is defined in the training script"),
         ("broken", "health", "cannot predict"),
     ):
