@@ -5,6 +5,7 @@ import os
 import re
 import signal
 from collections.abc import Sequence
+from itertools import dropwhile
 from typing import Final
 
 from . import syntax
@@ -14,6 +15,8 @@ _FRAME: Final = re.compile(r'  File "(.+)", line (\d+)')
 _RAISED: Final = re.compile(r"([A-Za-z_][\w.]*)(: .*)?")
 _LACKS: Final = re.compile(r": ModuleNotFoundError: No module named '(\w+)'")
 _NO_FILE: Final = re.compile(r": FileNotFoundError: \[Errno 2\] No such file or directory: '[^']*[./]")
+_OF_MLFLOW: Final = ("🏃 View run ", "🧪 View experiment ")
+"""How lines begin that MLflow prints whenever a run ends."""
 _MAX_CHARACTERS: Final = 300
 
 
@@ -25,7 +28,7 @@ def describe(script: bytes, script_name: str, status: int, tail: Sequence[str]) 
         return f"{script_name} was killed by signal {number} ({signal.Signals(number).name}).{hint}"
     if (raised := _raised(script_name, tail)) and os.WEXITSTATUS(status) == 1:
         return raised + (elsewhere(script) if ": mlflow." in raised else _hint(raised))
-    last = next((line for line in reversed(tail) if line.strip()), "")
+    last = next((line for line in reversed(tail) if line.strip() and not line.startswith(_OF_MLFLOW)), "")
     return f"{script_name} exited with code {os.WEXITSTATUS(status)}" + (f": {_short(last)}" if last else ".")
 
 
@@ -74,12 +77,14 @@ def _raised(script_name: str, tail: Sequence[str]) -> str | None:
     if not frames:
         return None
     # Below the last frame: its source line and carets, indented, then the exception.
-    exceptions = [line for line in tail[frames[-1][0] + 1 :] if line and not line.startswith(" ")]
-    if not exceptions or not _RAISED.match(exceptions[0]):
+    below = [line for line in tail[frames[-1][0] + 1 :] if line and not line.startswith(_OF_MLFLOW)]
+    exception = list(dropwhile(lambda line: line.startswith(" "), below))
+    if not exception or not _RAISED.match(exception[0]):
         return None
+    said = " ".join(map(str.strip, exception)) if exception[0].rstrip().endswith(":") else exception[0]
     own = [match for _, match in frames if os.path.basename(match[1]) == script_name]  # noqa: PTH119 - text, not a file
     line = f" at line {own[-1][2]}" if own else ""
-    return f"{script_name} failed{line}: {_short(exceptions[0])}"
+    return f"{script_name} failed{line}: {_short(said)}"
 
 
 def _short(line: str) -> str:

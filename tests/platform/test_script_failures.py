@@ -29,10 +29,22 @@ def ended(tmp_path: Path, source: str) -> str:
         ("import sys\nsys.exit(3)\n", "train.py exited with code 3."),
         ("import os\nprint('last words', flush=True)\nos._exit(4)\n", "train.py exited with code 4: last words"),
         ("try:\n    1 / 0\nexcept Exception:\n    raise OSError('x')\n", "train.py failed at line 4: OSError: x"),
+        ("raise ValueError('\\nAll fits failed.')\n", "train.py failed at line 1: ValueError: All fits failed."),
+        ("raise TypeError('one of:\\n- A\\n not B')\n", "train.py failed at line 1: TypeError: one of: - A not B"),
+        ("raise KeyError('a\\nb')\n", "train.py failed at line 1: KeyError: 'a\\nb'"),
     ],
 )  # fmt: skip
 def test_the_end_of_a_script_in_a_sentence(tmp_path: Path, source: str, told: str) -> None:
     assert ended(tmp_path, source).startswith(told)
+
+
+def test_what_mlflow_prints_as_a_run_ends_is_not_why_a_script_ended() -> None:
+    printed = ["too bad a model", "🏃 View run a at: http://h/#/1", "🧪 View experiment at: http://h/#/1"]
+    assert describe(b"", "train.py", 1 << 8, printed) == "train.py exited with code 1: too bad a model"
+    raised = ["Traceback (most recent call last):", '  File "/p/train.py", line 1, in <module>', "ValueError: "]
+    assert describe(b"", "train.py", 1 << 8, [*raised, "none fits", *printed[1:]]) == (
+        "train.py failed at line 1: ValueError: none fits"
+    )
 
 
 def test_an_earlier_traceback_is_not_why_a_script_exited_with_a_code_of_its_own(tmp_path: Path) -> None:
