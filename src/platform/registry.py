@@ -1,7 +1,7 @@
 """MLflow's model registry: what it holds, and what a deploy puts there and takes away."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -98,18 +98,15 @@ def get_model(tracking: Tracking, name: str) -> tuple[RegisteredModel, list[Mode
 def find_trained(tracking: Tracking, token: str, model_name: str, experiment_name: str) -> Trained | None:
     """What the script of the deploy with this token made; None: no model that predicts, in a run that finished.
 
-    A version that the script registered under `model_name` is it. Else the last model that predicts of the last
-    finished run with one; one that was logged outside any run gets a run in `experiment_name`. Raises InvalidRequest
-    where its artifacts are not reached through MLflow.
+    A version that the script registered under `model_name` is it. Else, of those that predict, the model that it
+    registered last under another name since its last finished run with a model began, as scripts that compare several
+    do with the best, or the last model of that run; one that was logged outside any run gets a run in
+    `experiment_name`. Raises InvalidRequest where its artifacts are not reached through MLflow.
     """
     found = runs.traces(tracking, token)
-    own = [version for version in _versions_of(tracking, found) if version.name == model_name]
-    last = max(own, key=_number, default=None)
-    if last is not None:
-        logged: runs.Logged | None = _logged_as(last)
-    else:
-        all_logged = runs.logged(found)
-        logged = next((model for model, location in all_logged if artifacts.predicts(tracking, location)), None)
+    registered = _versions_of(tracking, found)
+    last = max((version for version in registered if version.name == model_name), key=_number, default=None)
+    logged = _logged_as(last) if last is not None else _last_logged(tracking, found, registered)
     if logged is None:
         return None
     for run in found.runs:
@@ -122,6 +119,20 @@ def find_trained(tracking: Tracking, token: str, model_name: str, experiment_nam
             runs.adopt(tracking, run_id, logged.model_id)
         runs.end_run(tracking, run_id, failed=False)
     return Trained(run_id, logged.source, logged.model_id, None if last is None else _number(last))
+
+
+def _last_logged(
+    tracking: Tracking, found: Traces, registered: "Sequence[entities.ModelVersion]"
+) -> runs.Logged | None:
+    def first(models: Iterable[tuple[runs.Logged, str]]) -> runs.Logged | None:
+        return next((model for model, location in models if artifacts.predicts(tracking, location)), None)
+
+    models = [*runs.logged(found)]
+    last = first(models)
+    began = max((run.info.start_time for run in found.runs if last and run.info.run_id == last.run_id), default=0)
+    times = {version.source: version.creation_timestamp for version in registered}
+    since = [each for each in models if times.get(each[0].source, -1) >= began]
+    return first(sorted(since, key=lambda each: -times[each[0].source])) or last
 
 
 @reaches_mlflow

@@ -337,6 +337,35 @@ def test_a_version_that_the_script_registered_under_the_name_is_used(tracking: T
     assert connect(tracking.uri).get_model_version(name, "1").tags["team"] == "iris"
 
 
+def test_of_several_models_the_one_that_the_script_registered_last_under_another_name_counts(
+    either: Tracking, token: str, name: str
+) -> None:
+    with script(either, token) as mlflow:
+        with mlflow.start_run() as chosen:
+            best = log_model(mlflow)
+        for _ in range(2):
+            with mlflow.start_run():
+                log_model(mlflow, registered_model_name=f"{name}-each")
+        with mlflow.start_run():
+            log_model(mlflow)
+            log_transformer(mlflow, registered_model_name=f"{name}-scaler")
+        mlflow.register_model(f"runs:/{chosen.info.run_id}/{best.name}", f"{name}-best")
+    found = found_by(either, token, name)
+    assert found == Trained(chosen.info.run_id, f"models:/{best.model_id}", best.model_id, None)
+
+
+def test_what_the_script_registered_before_its_last_run_is_not_taken_for_its_best(
+    either: Tracking, token: str, name: str
+) -> None:
+    with script(either, token) as mlflow:
+        with mlflow.start_run():
+            log_model(mlflow, registered_model_name=f"{name}-baseline")
+        with mlflow.start_run() as last:
+            model = log_model(mlflow)
+    found = found_by(either, token, name)
+    assert found == Trained(last.info.run_id, f"models:/{model.model_id}", model.model_id, None)
+
+
 def test_a_registration_that_fails_leaves_no_empty_model(tracking: Tracking, name: str) -> None:
     with pytest.raises(TrackingUnavailable):
         registry.register(tracking, name, Trained("no-such-run", "mlflow-artifacts:/0/x/model", None, None), {})

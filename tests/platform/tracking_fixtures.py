@@ -52,9 +52,9 @@ def log_model(mlflow: Any, text: str = "1", **more: Any) -> Any:
     return mlflow.pyfunc.log_model(name="model", python_model=Constant(), pip_requirements=["mlflow"], **more)
 
 
-def log_transformer(mlflow: Any) -> None:
+def log_transformer(mlflow: Any, **more: Any) -> None:
     """Log a model that cannot predict."""
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit([[0.0], [1.0]])
-    mlflow.sklearn.log_model(scaler, name="scaler", pip_requirements=["scikit-learn"])
+    mlflow.sklearn.log_model(scaler, name="scaler", pip_requirements=["scikit-learn"], **more)
