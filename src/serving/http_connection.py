@@ -100,17 +100,20 @@ class Connection(asyncio.Protocol):
                 self._advance()
                 return
             self._whole = data
+        offered: int | None = None
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as offered:
-            self._ignore_upgrade(data[offered.args[0] :])
-            return
+        except httptools.HttpParserUpgrade as upgrade:
+            offered = upgrade.args[0]
         except httptools.HttpParserCallbackError as error:
             if not isinstance(error.__context__, Refused):
                 raise
             self._refuse(error.__context__.answer)
         except httptools.HttpParserError as error:
             self._refuse(problem(400, "bad_request", f"The request is not HTTP/1.1: {error}."))
+        if offered is not None:
+            self._ignore_upgrade(data[offered:])
+            return
         if in_head and self._head_bytes:  # it goes on
             self._head_bytes += len(data)
             if self._head_bytes > 2 * HEAD_LIMIT:
@@ -200,9 +203,10 @@ class Connection(asyncio.Protocol):
         if method == b"CONNECT":
             self._refuse(problem(400, "bad_request", "This is a model's server and no proxy."))
             return
-        kept = {name: value for name, value in self._headers.items() if name not in (b"upgrade", b"connection")}
+        version = self._parser.get_http_version().encode()
+        kept = {name: value for name, value in self._headers.items() if name != b"upgrade"}
         self._parser = httptools.HttpRequestParser(self)
-        self.data_received(_request(method, self._url, kept, rest))
+        self.data_received(_request(method, self._url, kept, rest, version))
 
     def _read_body(self) -> None:
         """Let the client send it, where it waits for that."""
@@ -310,9 +314,11 @@ def _written(exchange: Exchange) -> bytes:
     return _request(exchange.method.encode(), quote(exchange.path).encode(), headers, exchange.body)
 
 
-def _request(method: bytes, target: bytes, headers: Mapping[bytes, bytes], rest: bytes) -> bytes:
+def _request(
+    method: bytes, target: bytes, headers: Mapping[bytes, bytes], rest: bytes, version: bytes = b"1.1"
+) -> bytes:
     lines = b"".join(b"%b: %b\r\n" % line for line in headers.items())
-    return b"%b %b HTTP/1.1\r\n%b\r\n%b" % (method, target, lines, rest)
+    return b"%b %b HTTP/%b\r\n%b\r\n%b" % (method, target, version, lines, rest)
 
 
 @lru_cache(64)

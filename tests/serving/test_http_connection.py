@@ -231,6 +231,12 @@ def test_an_offer_of_another_protocol_is_ignored(port: int) -> None:
         assert exchanged(port, ask(path, body, *offer, method=method) + ask(body=b"y"), 2) == [expected, (200, b"y")]
 
 
+def test_who_offers_another_protocol_and_sends_too_much_is_told_so(port: int) -> None:
+    head = f"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: {BODY_LIMIT + 1}\r\n"
+    ((status, body),) = exchanged(port, f"{head}connection: upgrade\r\nupgrade: h2c\r\n\r\n".encode(), 2)
+    assert (status, json.loads(body)["code"]) == (413, "too_large")
+
+
 @pytest.mark.parametrize(
     ("target", "status"),
     [
@@ -248,7 +254,13 @@ def test_a_target_has_any_form(port: int, target: str, status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "request_", [ask("/predict", b"x", "connection: close"), b"POST /predict HTTP/1.0\r\ncontent-length: 1\r\n\r\nx"]
+    "request_",
+    [
+        ask("/predict", b"x", "connection: close"),
+        ask("/predict", b"x", "connection: close, upgrade", "upgrade: h2c"),
+        b"POST /predict HTTP/1.0\r\ncontent-length: 1\r\n\r\nx",
+        b"POST /predict HTTP/1.0\r\ncontent-length: 1\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\nx",
+    ],
 )
 def test_a_connection_ends_where_the_client_asks_for_no_more(port: int, request_: bytes) -> None:
     with connected(port) as connection:
