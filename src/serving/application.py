@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import sys
 import uuid
 import zlib
 from collections.abc import Mapping
@@ -199,7 +200,9 @@ def _log(exchange: Exchange, answer: Answer, seconds: float, identifier: bytes) 
     }
     if b"traceparent" in exchange.headers:
         told["traceparent"] = exchange.headers[b"traceparent"].decode("latin-1")
-    print(orjson.dumps(told).decode(), flush=True)  # noqa: T201 - standard output is the model's log
+    # In one write: the process for large bodies and the model print there, too.
+    sys.stdout.write(orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE).decode())
+    sys.stdout.flush()
 
 
 def inflates_to(size: int, body: bytes) -> bool:

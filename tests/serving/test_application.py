@@ -2,9 +2,11 @@
 
 import asyncio
 import gzip
+import io
 import json
 import os
 import random
+import sys
 import zlib
 from collections.abc import Callable
 
@@ -162,6 +164,20 @@ def test_a_request_is_logged_under_its_id_where_that_was_asked_for(capfd: pytest
     assert (second["path"], second["status"], second["request_id"]) == ("/nothing", 404, made)
     server()("GET", "/health")
     assert capfd.readouterr().out == ""
+
+
+def test_a_logged_request_is_one_write_as_other_processes_log_there_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+
+    class Unbuffered(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    logging = server(Options(access_log=True))
+    monkeypatch.setattr(sys, "stdout", Unbuffered())
+    logging("GET", "/nothing")
+    assert [text[-2:] for text in written] == ["}\n"]
 
 
 PAGE = "https://shop.example.com"
