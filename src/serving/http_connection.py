@@ -63,6 +63,7 @@ class Connection(asyncio.Protocol):
         self._advancing = self._paused = self._ended = self._expects = False
         self._reading = True
         self._active = 0.0
+        self._unread = 0  # of what was answered, when that was looked at
 
     # What the event loop tells
 
@@ -139,6 +140,9 @@ class Connection(asyncio.Protocol):
 
     def look(self, now: float) -> None:
         """Close where nothing has moved for long."""
+        unread = self._transport.get_write_buffer_size()
+        if unread != self._unread:
+            self._unread, self._active = unread, now
         if self._now is None and now - self._active > IDLE_SECONDS:
             self._transport.abort()
 

@@ -343,6 +343,20 @@ def test_a_connection_on_which_nothing_moves_is_closed(monkeypatch: pytest.Monke
         assert answers(waiting, 1) == [(200, b"wait")]
 
 
+def test_who_reads_a_long_answer_slowly_gets_all_of_it(monkeypatch: pytest.MonkeyPatch, gate: Gate) -> None:
+    monkeypatch.setattr(http_connection, "IDLE_SECONDS", 2.5)
+    body = b"x" * (24 << 20)
+    with listening([application(gate)]) as (port,), socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        slow.connect(("127.0.0.1", port))
+        slow.sendall(ask("/predict", body, "connection: close"))
+        read = 0
+        while more := slow.recv(1 << 20):
+            read += len(more)
+            time.sleep(len(more) / (4 << 20))
+    assert read > len(body)
+
+
 def test_metrics_with_a_port_of_their_own_are_there_alone(gate: Gate) -> None:
     model = application(gate)
     scraped = Application({"/metrics": Operation("GET", lambda _: Answer(b"metrics"))}, model.metrics)
