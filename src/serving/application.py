@@ -207,12 +207,19 @@ def _log(exchange: Exchange, answer: Answer, seconds: float, identifier: bytes) 
 
 def inflates_to(size: int, body: bytes) -> bool:
     """Whether a body with a content coding has so many bytes, or more, without it."""
+    if len(body) >= size:
+        return True
     if len(body) * _MOST_INFLATED < size:
         return False
-    try:
-        return len(zlib.decompressobj(_EITHER).decompress(body, size)) == size
-    except zlib.error:
+    for window_bits in (_EITHER, -zlib.MAX_WBITS):
+        try:
+            _inflate(body, window_bits, size - 1)
+        except Refused:
+            return True
+        except zlib.error:
+            continue
         return False
+    return False
 
 
 def _decompressed(body: bytes, coding: bytes) -> bytes:
@@ -241,15 +248,18 @@ def _decompressed(body: bytes, coding: bytes) -> bytes:
     return content
 
 
-def _inflate(body: bytes, window_bits: int) -> bytes:
-    """Of all members, one after the other (https://www.rfc-editor.org/rfc/rfc1952#section-2.2)."""
+def _inflate(body: bytes, window_bits: int, most: int = BODY_LIMIT) -> bytes:
+    """Of all members, one after the other (https://www.rfc-editor.org/rfc/rfc1952#section-2.2).
+
+    Raises Refused for more than `most` bytes.
+    """
     content, left, inflater = bytearray(), memoryview(body), zlib.decompressobj(window_bits)
     while left:
         if inflater.eof:
             inflater = zlib.decompressobj(window_bits)
         piece = left[:_PIECE]
-        content += inflater.decompress(piece, BODY_LIMIT + 1 - len(content))
-        if len(content) > BODY_LIMIT:
+        content += inflater.decompress(piece, most + 1 - len(content))
+        if len(content) > most:
             raise Refused(TOO_LARGE)
         left = left[len(piece) - len(inflater.unused_data) :]
     if not inflater.eof:

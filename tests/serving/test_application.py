@@ -13,7 +13,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from asgard.serving.application import BODY_LIMIT, Application, Exchange
+from asgard.serving.application import BODY_LIMIT, Application, Exchange, inflates_to
 from asgard.serving.asking import Asking, Operation
 from asgard.serving.messages import Answer, Request
 from asgard.serving.metrics import Metrics, SharedNumbers
@@ -164,6 +164,15 @@ def test_a_request_is_logged_under_its_id_where_that_was_asked_for(capfd: pytest
     assert (second["path"], second["status"], second["request_id"]) == ("/nothing", 404, made)
     server()("GET", "/health")
     assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "compress",
+    [gzip.compress, zlib.compress, raw_deflate, lambda body: gzip.compress(body[:1]) + gzip.compress(body[1:])],
+    ids=["gzip", "deflate", "raw deflate", "gzip of two members"],
+)
+def test_what_a_body_inflates_to_is_known_before_it_is_inflated(compress: Callable[[bytes], bytes]) -> None:
+    assert [inflates_to(size, compress(BODY)) for size in (len(BODY), len(BODY) + 1)] == [True, False]
 
 
 def test_a_logged_request_is_one_write_as_other_processes_log_there_too(monkeypatch: pytest.MonkeyPatch) -> None:
