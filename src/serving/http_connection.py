@@ -60,6 +60,7 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._body: bytes | bytearray = b""
         self._head_bytes = 0
+        self._unended = 0  # bytes of a head, or of a trailer, whose end has not come
         self._advancing = self._paused = self._ended = self._expects = False
         self._reading = True
         self._active = 0.0
@@ -101,6 +102,8 @@ class Connection(asyncio.Protocol):
                 self._advance()
                 return
             self._whole = data
+        if self._unended:
+            self._unended += len(data)
         offered: int | None = None
         try:
             self._parser.feed_data(data)
@@ -115,10 +118,8 @@ class Connection(asyncio.Protocol):
         if offered is not None:
             self._ignore_upgrade(data[offered:])
             return
-        if in_head and self._head_bytes:  # it goes on
-            self._head_bytes += len(data)
-            if self._head_bytes > 2 * HEAD_LIMIT:
-                self._refuse(_HEAD_TOO_LARGE)
+        if self._unended > 2 * HEAD_LIMIT:
+            self._refuse(_HEAD_TOO_LARGE)
         if self._exchange is not None:
             begins = self._whole is not None and self._now is None
             if begins and int(self._exchange.headers.get(b"content-length", LARGE_BYTES)) >= LARGE_BYTES:
@@ -154,7 +155,7 @@ class Connection(asyncio.Protocol):
     # What httptools tells
 
     def on_message_begin(self) -> None:
-        self._url, self._headers, self._body, self._head_bytes = b"", {}, b"", 1
+        self._url, self._headers, self._body, self._head_bytes, self._unended = b"", {}, b"", 1, 1
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -167,7 +168,7 @@ class Connection(asyncio.Protocol):
             self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
-        self._head_bytes = 0
+        self._head_bytes = self._unended = 0
         if self._parser.should_upgrade():  # and httptools will read no body
             return
         headers = self._headers
@@ -176,9 +177,14 @@ class Connection(asyncio.Protocol):
         if int(headers.get(b"content-length", b"0")) > BODY_LIMIT:
             raise Refused(TOO_LARGE)
         expects = headers.get(b"expect", b"").lower() == b"100-continue"
+        expects &= self._parser.get_http_version() == "1.1"  # others must not be told
         self._expects = expects and self._now is None and not self._waiting
 
+    def on_chunk_header(self) -> None:
+        self._unended = 1  # where no body follows, the trailer does
+
     def on_body(self, body: bytes) -> None:
+        self._unended = 0
         if not self._body:
             self._body = body
             return
@@ -192,7 +198,7 @@ class Connection(asyncio.Protocol):
         exchange = self._exchange
         if exchange is None:  # an upgrade is asked for
             return
-        self._exchange = None
+        self._exchange, self._unended = None, 0
         exchange.body = bytes(self._body)
         exchange.keep = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
         if self._whole is not None and exchange.keep:
@@ -252,7 +258,7 @@ class Connection(asyncio.Protocol):
         """The last answer on this connection: what follows is not read as requests."""
         exchange = self._exchange or Exchange("", "", {}, self._application.metrics.began())
         exchange.refusal, exchange.keep = answer, False
-        self._exchange, self._head_bytes, self._ended = None, 0, True
+        self._exchange, self._head_bytes, self._unended, self._ended = None, 0, 0, True
         self._waiting.append(exchange)
         self._advance()
 

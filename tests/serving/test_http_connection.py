@@ -203,6 +203,33 @@ def test_a_head_without_end_is_refused(port: int, head: bytes) -> None:
         assert (status, json.loads(body)["code"]) == (431, "head_too_large")
 
 
+def test_a_head_within_the_limit_may_come_in_pieces(port: int) -> None:
+    request = ask("/predict", b"x", *(f"x-{number}: {'y' * 1000}" for number in range(HEAD_LIMIT // 1024)))
+    with connected(port) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for begin in range(0, len(request), 8192):
+            connection.sendall(request[begin : begin + 8192])
+            time.sleep(0.01)
+        assert answers(connection, 1) == [(200, b"x")]
+
+
+def test_a_trailer_without_end_is_refused(port: int) -> None:
+    with connected(port) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nt: ")
+        for _ in range(4 * HEAD_LIMIT // 1024):
+            connection.sendall(b"y" * 1024)
+        assert answers(connection, 1)[0][0] == 431
+
+
+def test_a_client_of_http_1_0_is_not_told_to_go_on(port: int) -> None:
+    request = b"POST /predict HTTP/1.0\r\nexpect: 100-continue\r\ncontent-length: 1\r\n\r\n"
+    with connected(port) as connection:
+        connection.sendall(request)
+        time.sleep(0.1)
+        connection.sendall(b"x")
+        assert answers(connection, 9) == [(200, b"x")]
+
+
 @pytest.mark.parametrize("sent", [b"\x16\x03\x01\x02\x00", b"hello\r\n\r\n", b"GET /health HTTP/9.9\r\n\r\n"])
 def test_what_is_not_http_is_400_and_closes(port: int, sent: bytes) -> None:
     (first,) = exchanged(port, sent, count=2)
