@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 import grpc
 import structlog
 
-from ..errors import DeployInProgress, TrackingUnavailable
+from ..errors import AsgardError, DeployInProgress, TrackingUnavailable
 from ..progress import OnProgress, Progress
 from ..settings import Settings
 from ..stacks.provider import image, local_server, servicer
@@ -214,7 +214,7 @@ def _put_right(tools: Tools) -> bool:
             done = _recovered(tools, model) and done
     try:
         serving_tags.correct(tools.settings, tools.tracking, tools.engine)
-    except TrackingUnavailable as error:
+    except AsgardError as error:
         _log.warning("the tags in MLflow could not be corrected yet", reason=error.message)
         done = False
     except Exception:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from pulumi import automation as auto
 
-from asgard.errors import TrackingUnavailable
-from asgard.platform import journal, service
+from asgard.errors import InfrastructureFailed, TrackingUnavailable
+from asgard.platform import journal, service, serving_tags
 from asgard.platform.engine import pulumi_arguments, write_project
 from asgard.platform.journal import Journal
 from asgard.platform.service import Platform
@@ -58,7 +58,11 @@ def test_what_a_dead_deploy_left_is_undone_when_whoever_works_on_its_stack_has_e
     lock_of(settings, hostname="another", pid=1, timestamp="2026-01-01T00:00:00Z")
     journal.begin(tmp_path, Journal("0123", "iris", stack_file=None, infrastructure=True))
 
+    def backend_is_away(*_: object) -> None:
+        raise InfrastructureFailed("pulumi stack output failed")
+
     monkeypatch.setattr(service, "PUT_RIGHT_SECONDS", 0.1)
+    monkeypatch.setattr(serving_tags, "correct", backend_is_away)
     platform = Platform(settings)
     platform.start()
     try:
