@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from . import ports
+from . import files, ports
 
 _log = structlog.get_logger("asgard.mlflow")
 
@@ -48,9 +48,7 @@ def free_port(folder: Path) -> int:
     if kept is not None:
         _log.warning("MLflow's port is taken by another program; it moves", port=kept, to=free)
     folder.mkdir(parents=True, exist_ok=True)
-    fresh = folder / "port.new"
-    fresh.write_text(str(free))
-    fresh.replace(folder / "port")
+    files.replace(folder / "port", str(free))
     return free
 
 

@@ -7,6 +7,7 @@ A value is `v1:{nonce}:{ciphertext}` (base64, AES-256-GCM); a salt is `v1:{salt}
 import hashlib
 import os
 import secrets
+import tempfile
 from base64 import b64decode, b64encode
 from functools import lru_cache
 from pathlib import Path
@@ -36,14 +37,13 @@ def passphrase_file(settings: Settings) -> Path:
     if given_phrase is None and path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".passphrase.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    descriptor, temporary = tempfile.mkstemp(prefix=".passphrase.", dir=path.parent)  # for its owner only
     with os.fdopen(descriptor, "w") as file:
         file.write(given_phrase if given_phrase is not None else secrets.token_urlsafe(32))
     if given_phrase is not None:
-        temporary.replace(path)
+        Path(temporary).replace(path)
     else:
-        _place_if_missing(temporary, path)
+        _place_if_missing(Path(temporary), path)
     return path
 
 

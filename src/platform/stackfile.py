@@ -4,7 +4,6 @@ Comments, order and hand edits stay. Ciphertext is kept while its plain value is
 release lines and nothing else.
 """
 
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from .. import naming
 from ..errors import InfrastructureFailed
 from ..serving import options
 from ..stacks.spec import ModelSpec, PlatformSpec
+from . import files
 from .secrets import Cipher
 
 S = TypeVar("S", bound=BaseModel)
@@ -163,10 +163,8 @@ def restore(path: Path, text: str | None) -> None:
     """Put a file's former text back, atomically; None: there was no file."""
     if text is None:
         path.unlink(missing_ok=True)
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
+    else:
+        files.replace(path, text)
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,5 @@
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,19 @@ def test_a_passphrase_that_is_given_reaches_the_engine_through_a_file(
 ) -> None:
     monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "given")
     assert secrets.passphrase_file(Settings(data_dir=tmp_path)).read_text() == "given"
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_threads_that_ask_at_once_get_one_passphrase(
+    tmp_path: Path, given: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if given:
+        monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "given")
+    settings = [Settings(data_dir=tmp_path / str(number)) for number in range(100)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(secrets.passphrase, [one for one in settings for _ in range(4)]))
+    assert all(len(set(found[begin : begin + 4])) == 1 for begin in range(0, len(found), 4))
+    assert {path.name for path in tmp_path.glob("*/*")} == {"passphrase"}
 
 
 def test_what_one_cipher_encrypts_another_of_the_same_salt_decrypts() -> None:

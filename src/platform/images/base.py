@@ -11,6 +11,7 @@ from typing import Any, Final
 from filelock import FileLock
 
 from ...errors import InfrastructureFailed
+from .. import files
 from ..uv_tool import OnLog
 from . import blobs, oci, progress, references
 from .contents import Contents, inspect
@@ -90,9 +91,7 @@ def _digest(wanted: Reference, platform: str, source: Repository, cache_dir: Pat
         on_log(f"{error.message} The base image {wanted} found earlier is used.")
         return remembered.read_text()
     remembered.parent.mkdir(parents=True, exist_ok=True)
-    temporary = remembered.with_suffix(".new")
-    temporary.write_text(digest)
-    temporary.replace(remembered)
+    files.replace(remembered, digest)
     return digest
 
 

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Final
 from filelock import FileLock
 from isal import isal_zlib
 
+from .. import files
 from . import blobs
 from .oci import LAYER_GZIP, Descriptor, Layer
 
@@ -80,9 +81,7 @@ def cached(key: str, title: str, cache_dir: Path, make: Callable[[], Layer]) -> 
         found = _read(record, title)
         if found is None or not blobs.has(cache_dir, found.descriptor.digest):
             found = make()
-            temporary = record.with_suffix(".new")
-            temporary.write_text(json.dumps({"descriptor": asdict(found.descriptor), "diff_id": found.diff_id}))
-            temporary.replace(record)
+            files.replace(record, json.dumps({"descriptor": asdict(found.descriptor), "diff_id": found.diff_id}))
     return found
 
 
