@@ -7,6 +7,14 @@ from platformdirs import user_cache_path, user_data_path
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from . import quantities
+
+
+def _quantity(text: str) -> str:
+    quantities.to_bytes(text)
+    return text
+
+
 # Commands and the engine run in folders of their own, where a relative path would mean another place.
 _Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 
@@ -84,7 +92,7 @@ class Settings(BaseSettings):
     training_timeout_seconds: Annotated[float, Field(gt=0)] = 1800
     """Seconds a script may run; then its processes are ended and the answer is 504."""
 
-    training_memory_limit: str = "8Gi"
+    training_memory_limit: Annotated[str, AfterValidator(_quantity)] = "8Gi"
     """Memory of a script's whole process tree, as a Kubernetes quantity; past it the script is ended."""
 
     training_output_limit_bytes: Annotated[int, Field(gt=0)] = 64 * 1024**2

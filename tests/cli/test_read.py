@@ -108,11 +108,12 @@ def test_a_server_that_is_not_asgard_is_exit_code_3(run: Run, head: bytes) -> No
 
 
 def test_a_setting_that_is_not_valid_is_named(run: Run) -> None:
-    result = run("models", ASGARD_MAX_REQUEST_BYTES="many", ASGARD_TARGET="moon")
+    result = run("models", ASGARD_MAX_REQUEST_BYTES="many", ASGARD_TARGET="moon", ASGARD_TRAINING_MEMORY_LIMIT="8GB")
     assert result.exit_code == 2
     assert "ASGARD_MAX_REQUEST_BYTES: " in result.stderr
     assert "'many'" in result.stderr
     assert "ASGARD_TARGET: " in result.stderr
+    assert "ASGARD_TRAINING_MEMORY_LIMIT: " in result.stderr
 
 
 def test_a_proxy_is_not_asked_for_this_machine(run: Run) -> None:
