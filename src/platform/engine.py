@@ -259,10 +259,11 @@ class Engine:
                 if time.time() - path.stat().st_mtime > _WRITING_SECONDS:
                     path.unlink()
         for path in (self._locks / model).glob("*.json"):
-            lock = json.loads(path.read_text())
-            if lock["hostname"] == socket.gethostname() and not _is_alive(lock["pid"], lock["timestamp"]):
-                path.unlink(missing_ok=True)
-                path.with_name(f"{path.name}.attrs").unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # freed as it is read
+                lock = json.loads(path.read_text())
+                if lock["hostname"] == socket.gethostname() and not _is_alive(lock["pid"], lock["timestamp"]):
+                    path.unlink(missing_ok=True)
+                    path.with_name(f"{path.name}.attrs").unlink(missing_ok=True)
 
     def _workspace(self, model: str, token: str) -> auto.LocalWorkspace:
         return auto.LocalWorkspace(

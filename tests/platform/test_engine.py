@@ -207,6 +207,7 @@ def test_a_stack_that_is_locked_elsewhere_is_in_progress(
         lock_of(settings, hostname="another", pid=1, timestamp=datetime.now(UTC).isoformat())
     else:
         path_of_lock(settings).symlink_to("freed")
+    engine.free_dead_lock("iris")
     with pytest.raises(DeployInProgress):
         up(engine)
 
