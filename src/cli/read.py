@@ -18,9 +18,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print the API's answer as JS
 
 
 def add_commands(app: typer.Typer) -> None:
-    app.command(epilog=help_text.epilog(0, 1, 3, variables=_VARIABLES))(models)
-    app.command(epilog=help_text.epilog(0, 1, 3, 4, variables=_VARIABLES))(model)
-    app.command(epilog=help_text.epilog(0, 1, 3, variables=_VARIABLES))(status)
+    app.command(epilog=help_text.epilog(0, 1, 2, 3, variables=_VARIABLES))(models)
+    app.command(epilog=help_text.epilog(0, 1, 2, 3, 4, variables=_VARIABLES))(model)
+    app.command(epilog=help_text.epilog(0, 1, 2, 3, variables=_VARIABLES))(status)
 
 
 def models(as_json: Json = False) -> None:

@@ -3,6 +3,7 @@
 import typer
 
 from . import help_text
+from .failures import INTERRUPTED
 from .output import Stages, note
 
 _VARIABLES = (
@@ -14,7 +15,7 @@ _VARIABLES = (
 def add_commands(app: typer.Typer) -> None:
     platform = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
     platform.callback()(_platform)
-    platform.command(epilog=help_text.epilog(0, 1, 2, variables=_VARIABLES))(up)
+    platform.command(epilog=help_text.epilog(0, 1, 2, 5, INTERRUPTED, variables=_VARIABLES))(up)
     app.add_typer(platform, name="platform")
 
 

@@ -31,7 +31,7 @@ def test_help_names_all_commands_and_exit_codes(run: Run) -> None:
 def test_the_help_of_a_command_has_an_example_exit_codes_and_variables(run: Run, command: str) -> None:
     shown = run(command, "--help", COLUMNS="200").stdout
     assert f"asgard {command}" in shown.partition("Try:")[2]
-    assert "Exit codes" in shown
+    assert f"2 {help_text.EXITS[2]}" in shown.partition("Exit codes")[2]
     assert "ASGARD_" in shown.partition("Environment variables")[2]
 
 
