@@ -31,6 +31,7 @@ from ..errors import EnvironmentUnavailable, RequirementsConflict
 from ..serving.processes import clean_environment
 from ..settings import Settings
 from . import conflicts, constraints, processes, pythons, syntax, uv_tool
+from .images.contents import MACHINES
 from .uv_tool import OnLog, UvFailed
 
 FRESH_SECONDS: Final = 600.0
@@ -38,7 +39,6 @@ FRESH_SECONDS: Final = 600.0
 
 FILES: Final = ("pyproject.toml", "uv.lock")
 """What a lock is kept in."""
-_IMAGE_MACHINES: Final = {"linux/amd64": ("linux", "x86_64"), "linux/arm64": ("linux", "aarch64")}
 _START_HOOKS: Final = tuple(Path(__file__).with_name(f"{name}.py") for name in ("early_imports", "saving_fallback"))
 """What the interpreters of an environment run at start."""
 _READY: Final = ".ready"
@@ -192,9 +192,7 @@ def _is_ready(environment: Environment) -> bool:
 
 
 def _install(lock: Lock, path: Path, settings: Settings, on_log: OnLog) -> None:
-    interpreter = pythons.installed().get(lock.python) or pythons.download(lock.python, on_log)
-    if interpreter is None:
-        raise _no_python(f"The environment needs Python {lock.python}")
+    interpreter = pythons.needed(lock.python, "The environment needs", on_log)
     on_log(f"Installing the environment {lock.digest[:12]}")
     try:
         uv_tool.run(
@@ -356,7 +354,7 @@ def _lock_newest(
             continue
         return python
     if wanted:
-        raise _no_python(f"The requirements need Python {' or '.join(wanted)}")
+        raise pythons.missing(" or ".join(wanted), "The requirements need")
     raise RequirementsConflict(conflicts.explain(failures, project.posted, project.added), stage="environment")
 
 
@@ -379,7 +377,7 @@ def _write_project(project: _Project, limits: Sequence[str], python: str, folder
     """The lock is for as few platforms as may be and one Python alone, which makes it small and quick to resolve."""
     machines = {(sys.platform, platform.machine())}
     if project.where.image_platform is not None:
-        machines.add(_IMAGE_MACHINES[project.where.image_platform])
+        machines.add(("linux", MACHINES[project.where.image_platform]))
     markers = [
         f"sys_platform == '{system}' and platform_machine == '{machine}' "
         "and platform_python_implementation == 'CPython'"
@@ -445,14 +443,6 @@ def _unavailable(what: str, failure: UvFailed) -> EnvironmentUnavailable:
         reason = conflicts.clean(failure.text).rstrip(".")
     return EnvironmentUnavailable(
         f"The requirements could not be {what}: {reason}.", stage="environment", log_tail=tail
-    )
-
-
-def _no_python(what: str) -> EnvironmentUnavailable:
-    return EnvironmentUnavailable(
-        f"{what}, which is not on this machine and could not be downloaded. Install it (`uv python install`), then try "
-        "again.",
-        stage="environment",
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from ..errors import EnvironmentUnavailable
 from . import uv_tool
 from .uv_tool import OnLog, UvFailed
 
@@ -46,6 +47,23 @@ def download(version: str, on_log: OnLog) -> Path | None:
             _download_failures[version] = failure.text
             on_log(f"Python {version} is not on this machine and could not be downloaded; an older one is used")
             return None
+
+
+def needed(version: str, what: str, on_log: OnLog) -> Path:
+    """An interpreter of this machine, else a downloaded one. `what`: as `missing`. Raises EnvironmentUnavailable."""
+    interpreter = installed().get(version) or download(version, on_log)
+    if interpreter is None:
+        raise missing(version, what)
+    return interpreter
+
+
+def missing(versions: str, what: str) -> EnvironmentUnavailable:
+    """The error where none can be had. `what` needs it, as in `The environment needs`."""
+    return EnvironmentUnavailable(
+        f"{what} Python {versions}, which is not on this machine and could not be downloaded. Install it "
+        "(`uv python install`), then try again.",
+        stage="environment",
+    )
 
 
 def _newest(found: list[tuple[str, int, Path]]) -> dict[str, Path]:

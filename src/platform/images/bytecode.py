@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ...errors import EnvironmentUnavailable, InfrastructureFailed
+from ...errors import InfrastructureFailed
 from .. import pythons
 from ..uv_tool import OnLog
 from . import base as bases
 from .base import Base
-from .contents import command
+from .contents import TELL_RELEASE, command
 
 _PROGRAM: Final = Path(__file__).with_name("compile_all.py")
 _SECONDS: Final = 900
@@ -50,14 +50,8 @@ def compiler(base: Base, python: str, cache_dir: Path, on_log: OnLog) -> Compile
     release = base.contents.pythons[python].release
     if release is not None and (found := command(bases.folder(cache_dir, base.reference), path)):
         return Compiler(*found, release)
-    interpreter = pythons.installed().get(python) or pythons.download(python, on_log)
-    if interpreter is None:
-        raise EnvironmentUnavailable(
-            f"The image needs Python {python} on this machine, where there is none. Install it (`uv python install`).",
-            stage="environment",
-        )
-    program = "import sys; print('.'.join(map(str, sys.version_info[:3])))"
-    done = subprocess.run([interpreter, "-S", "-c", program], env={}, capture_output=True, text=True, check=True)
+    interpreter = pythons.needed(python, "The image needs", on_log)
+    done = subprocess.run([interpreter, "-S", "-c", TELL_RELEASE], env={}, capture_output=True, text=True, check=True)
     return Compiler((str(interpreter),), {}, done.stdout.strip())
 
 

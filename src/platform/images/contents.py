@@ -19,6 +19,9 @@ from ...errors import InfrastructureFailed
 MACHINES: Final = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 """The machines that images can be for, by platform."""
 
+TELL_RELEASE: Final = "import sys; print('.'.join(map(str, sys.version_info[:3])))"
+"""A program that prints its Python's release, as in `3.11.9`."""
+
 _PYTHON: Final = re.compile(r"(?:.*/)?bin/python(3\.\d+)")
 _LIBC: Final = re.compile(r"libc(?:\.so\.6|-2\.\d+\.so)")
 _LIBC_VERSION: Final = re.compile(rb"GNU C Library [^\n]{0,200}release version (\d+)\.(\d+)")
@@ -93,10 +96,9 @@ def _release(root: Path, python: str, platform_: str) -> str | None:
     if found is None:
         return None
     run, environment = found
-    program = "import sys; print('.'.join(map(str, sys.version_info[:3])))"
     try:
         done = subprocess.run(
-            [*run, "-S", "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=True
+            [*run, "-S", "-c", TELL_RELEASE], env=environment, capture_output=True, text=True, timeout=60, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -50,13 +50,7 @@ def layer(lock: Lock, base: Base, cache_dir: Path, on_log: OnLog, timeout_second
 
 
 def _install(lock: Lock, platform: str, folder: Path, on_log: OnLog, timeout_seconds: float) -> Path:
-    interpreter = pythons.installed().get(lock.python) or pythons.download(lock.python, on_log)
-    if interpreter is None:
-        raise EnvironmentUnavailable(
-            f"The image needs Python {lock.python} on this machine, where there is none. Install it "
-            "(`uv python install`), then try again.",
-            stage="environment",
-        )
+    interpreter = pythons.needed(lock.python, "The image needs", on_log)
     listed, packages = folder / "pylock.toml", folder / "packages"
     listed.write_text(wheels.export(lock))
     try:
