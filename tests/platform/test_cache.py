@@ -71,9 +71,13 @@ def test_an_environment_that_was_never_finished_goes(settings: Settings) -> None
 
 def test_parts_of_images_go_when_they_are_unused(settings: Settings) -> None:
     used, unused = (blobs.add(settings.cache_dir, content) for content in (b"used", b"unused"))
+    bases = [settings.cache_dir / "images" / "bases" / digest.removeprefix("sha256:") for digest in (used, unused)]
+    for base in bases:
+        (base / "root").mkdir(parents=True)
     for digest in (used, unused):
         os.utime(blobs.path(settings.cache_dir, digest), (LONG_AGO, LONG_AGO))
     assert blobs.has(settings.cache_dir, used)
     cache.prune(settings.cache_dir)
     assert blobs.has(settings.cache_dir, used)
     assert not blobs.has(settings.cache_dir, unused)
+    assert [base.exists() for base in bases] == [True, False]

@@ -1,6 +1,7 @@
 """Blobs of images in the cache folder, by digest: layers, manifests and configurations."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,12 +31,18 @@ def has(cache_dir: Path, digest: str) -> bool:
 
 
 def prune(cache_dir: Path, before: float) -> list[Path]:
-    """Remove the blobs that were last used before that time, and what was not finished; gives them."""
+    """Remove the blobs that were last used before that time, and what was not finished; gives them.
+
+    With its manifest goes what is known of a base image (`base.folder`), which is its Pythons.
+    """
     unused = [
         file for file in (folder(cache_dir) / "blobs").rglob("*") if file.is_file() and file.stat().st_mtime < before
     ]
     for file in unused:
         file.unlink(missing_ok=True)
+    for known in (folder(cache_dir) / "bases").glob("*/"):
+        if not path(cache_dir, f"sha256:{known.name}").exists():
+            shutil.rmtree(known, ignore_errors=True)
     return unused
 
 
