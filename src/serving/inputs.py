@@ -300,8 +300,12 @@ def column_of(values: list[Any], column: Column, dtype: np.dtype) -> np.ndarray:
 
 def any_array(data: list[Any], dtype: np.dtype) -> np.ndarray:
     try:
-        array = np.array(data)
-        if array.dtype.kind == "O" and dtype.kind == "f" and set(map(type, array.ravel().tolist())) <= _NULLABLE_NUMBER:
+        # By its own choice NumPy makes texts of numbers that stand beside texts.
+        array = np.array(data, dtype=object if dtype.kind == "O" else None)
+        kinds = set(map(type, array.ravel().tolist())) if array.dtype.kind == "O" else set()
+        if list in kinds:
+            raise ValueError("ragged")
+        if kinds and dtype.kind == "f" and kinds <= _NULLABLE_NUMBER:
             array = array.astype(dtype)
     except (ValueError, TypeError, OverflowError):
         raise InvalidInput("data must be an array: all its parts of equal length.", location="/data") from None

@@ -75,6 +75,13 @@ class Raw(PythonModel):
         return {"type": type(model_input).__name__, "size": len(model_input)}
 
 
+class Kinds(PythonModel):
+    """The type of each cell."""
+
+    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+        return [[type(cell).__name__ for cell in row] for row in model_input]
+
+
 class Times(PythonModel):
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
         return model_input["at"] + pd.Timedelta(days=1)
@@ -233,6 +240,7 @@ SAVE: dict[str, Callable[[Path], None]] = {
     "texts": _pyfunc(Texts()),
     "objects": _pyfunc(Objects()),
     "raw": _pyfunc(Raw()),
+    "kinds": _pyfunc(Kinds(), signature=ModelSignature(Schema([TensorSpec(np.dtype("O"), (-1, 4))]))),
     "times": _pyfunc(Times(), signature=infer_signature(pd.DataFrame({"at": [pd.Timestamp("2026-01-01")]}))),
     "params": _pyfunc(Scaled(), signature=infer_signature(FRAME, params={"factor": 2.0, "unit": "m"})),
     "dates": _pyfunc(Dates()),

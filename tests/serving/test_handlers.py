@@ -80,6 +80,11 @@ def test_times_go_in_and_out_as_iso_8601(ask: Ask) -> None:
     ]
 
 
+def test_an_array_of_objects_keeps_numbers_beside_texts(ask: Ask) -> None:
+    assert ask("kinds", [["a", 1, 1.5, True]]) == (200, {"predictions": [["str", "int", "float", "bool"]]})
+    assert ask("kinds", [["a", 1, 1.5, [1]]])[0] == 422
+
+
 @pytest.mark.parametrize(
     ("data", "kind"),
     [([[1, 2]], "DataFrame"), ([{"a": 1}], "DataFrame"), (["a", "b"], "list"), ({"a": [1]}, "dict"), ("text", "str")],
