@@ -22,7 +22,7 @@ from .inputs import Reader
 from .loaded import Cost, LoadedModel, Predict
 from .metadata import describe, flavor, of_model
 from .problems import InvalidInput
-from .signatures import choose_input, columns_of, features, input_schema, made_data
+from .signatures import choose_input, columns_of, features, input_schema, is_matrix, made_data
 
 log = logging.getLogger(__name__)
 
@@ -192,4 +192,8 @@ def _explain(model: PyFuncModel, error: Exception, data: Any) -> InvalidInput | 
         columns = None if names is None else [inputs.Column(name, "double") for name in names]
         return None if width is None else inputs.odd_cell(data, columns)
     schema = input_schema(model.metadata)
-    return None if schema is None or schema.is_tensor_spec() else inputs.odd_cell(data, columns_of(schema))
+    if schema is None:
+        return None
+    if schema.is_tensor_spec():
+        return inputs.odd_cell(data, None) if is_matrix(schema) else None
+    return inputs.odd_cell(data, columns_of(schema))

@@ -76,6 +76,12 @@ def only_fractions(schema: Any) -> bool:
     return all(_kind(spec) in ("double", "float") for spec in schema.inputs)
 
 
+def is_matrix(schema: Any) -> bool:
+    """Whether a schema of tensors is of one without name: rows of fractional numbers."""
+    (spec, *_) = schema.inputs
+    return not schema.has_input_names() and len(spec.shape) == 2 and np.dtype(spec.type).kind == "f"
+
+
 def features(model: PyFuncModel) -> tuple[list[str] | None, int | None]:
     """Names and number of the features that the model was fitted with, as far as it tells."""
     impl = model._model_impl

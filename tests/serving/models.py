@@ -235,6 +235,7 @@ SAVE: dict[str, Callable[[Path], None]] = {
     "columns": _sklearn(_forest(FRAME, Y), signature=infer_signature(FRAME, Y)),
     "example": _sklearn(_forest(FRAME, Y), input_example=FRAME.head(3)),
     "tensor": _sklearn(_forest(X, Y), signature=infer_signature(X, Y)),
+    "tensor-logistic": _sklearn(LogisticRegression().fit(X, Y), signature=infer_signature(X, Y)),
     "mixed": _sklearn(_CITIES, signature=infer_signature(PEOPLE)),
     "people": _sklearn(_CITIES, signature=infer_signature(PEOPLE, np.array([0.5]))),
     "texts": _pyfunc(Texts()),

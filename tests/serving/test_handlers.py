@@ -165,6 +165,7 @@ def test_values_of_every_kind_are_encoded(output: Any, expected: Any) -> None:
         ("columns", 5, ["list of rows"]),
         ("tensor", [[1, 2]], ["2 values", "expected 5"]),
         ("tensor", [[1, 2, 3, 4, "x"]], ["Column 4", "'x'"]),
+        ("tensor-logistic", [[0] * 5, [0, None, 0, 0, 0]], ["Column 1, row 1", "null"]),
         ("tensor", [dict.fromkeys(NAMES, 1)], ["rows as lists"]),
         ("mixed", [[20.5, 1.5, "Oslo", True]], ["Column 'age'", "whole number", "20.5"]),
         ("mixed", [[None, 1.5, "Oslo", True]], ["Column 'age'", "null"]),
