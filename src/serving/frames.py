@@ -96,7 +96,14 @@ def _parsed(value: Any, position: int, column: Column) -> Any:
         if value is None:
             return None
         if type(value) is str:
-            return base64.b64decode(value, validate=True) if column.kind == "binary" else pd.Timestamp(value)
-    except (binascii.Error, ValueError):
+            return base64.b64decode(value, validate=True) if column.kind == "binary" else _time(value)
+    except (binascii.Error, ValueError, OverflowError):
         pass
     raise inputs.wrong(column, position, value)
+
+
+def _time(text: str) -> Any:
+    """Raises ValueError or OverflowError, the latter where nanoseconds, in which the columns are, do not reach."""
+    time = pd.Timestamp(text)
+    time.value  # noqa: B018
+    return time

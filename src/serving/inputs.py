@@ -339,7 +339,7 @@ _WANTED = {
     "float": "a number of 32 bits",
     "double": "a number",
     "string": "a string",
-    "datetime": "a time in ISO 8601",
+    "datetime": "a time in ISO 8601, of the years 1678 to 2261",
     "binary": "bytes in base64",
 }
 

@@ -173,6 +173,8 @@ def test_values_of_every_kind_are_encoded(output: Any, expected: Any) -> None:
         ("mixed", [[20, 1.5, "Oslo", 1]], ["Column 'member'", "true or false"]),
         ("mixed", [[2**63, 1.5, "Oslo", True]], ["Column 'age'"]),
         ("times", [["yesterday-ish"]], ["Column 'at'", "ISO 8601"]),
+        ("times", [["2026-01-01"], ["9999-12-31"]], ["Column 'at', row 1", "to 2261"]),
+        ("times", [["1500-01-01T00:00:00Z"]], ["Column 'at'", "1678"]),
         ("finite", [[1, 2], [1, None]], ["Column 'b'", "row 1", "null"]),
         ("finite", {"a": [1], "b": [1e300]}, ["Column 'b'", "row 0", "1e+300"]),
         ("specification", [[1, 2, 3, 4, 1e39]], ["Column 4", "1e+39"]),
