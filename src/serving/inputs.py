@@ -372,6 +372,17 @@ def _shape(shape: Sequence[int]) -> str:
     return "(" + ", ".join("any" if n < 0 else str(n) for n in shape) + ")"
 
 
+def odd_width(data: Any, width: int) -> InvalidInput | None:
+    """Why `data` is no rows of `width` values: the likely reason where a model refused it. Records are passed over."""
+    try:
+        rows = rows_of(as_rows(data, ()))
+        if not isinstance(rows[0], dict):
+            check_widths(rows, width)
+    except InvalidInput as error:
+        return error
+    return None
+
+
 def odd_cell(data: Any, columns: Sequence[Column] | None) -> InvalidInput | None:
     """The first cell that is no finite number of 32 bits: the likely reason where a model refused rows of numbers.
 

@@ -190,7 +190,7 @@ def _explain(model: PyFuncModel, error: Exception, data: Any) -> InvalidInput | 
     if model.metadata.signature is None:
         names, width = features(model)
         columns = None if names is None else [inputs.Column(name, "double") for name in names]
-        return None if width is None else inputs.odd_cell(data, columns)
+        return None if width is None else inputs.odd_width(data, width) or inputs.odd_cell(data, columns)
     schema = input_schema(model.metadata)
     if schema is None:
         return None

@@ -230,6 +230,7 @@ _ONE = infer_signature(pd.DataFrame({"order": [0.0]}))
 
 SAVE: dict[str, Callable[[Path], None]] = {
     "specification": _sklearn(_forest(X, Y)),
+    "list-example": _sklearn(_forest(X, Y), input_example=X[:2].tolist()),
     "frame": _sklearn(_forest(FRAME, Y)),
     "labels": _sklearn(LogisticRegression().fit(X, LABELS)),
     "columns": _sklearn(_forest(FRAME, Y), signature=infer_signature(FRAME, Y)),
