@@ -45,7 +45,7 @@ _MESSAGES: Final[Mapping[str, str]] = {
     "model_type": "must be an object",
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
-    "too_long": "has {actual_length} items; at most {max_length} are allowed",
+    "too_long": "has too many items; at most {max_length} are allowed",
     "string_too_long": "has too many characters; at most {max_length} are allowed",
     "json_invalid": "is not valid JSON: {error}",
 }

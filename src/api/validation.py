@@ -21,6 +21,8 @@ SCRIPT_MAX_BYTES: Final = 1024**2
 """Bytes of a decoded script."""
 
 SCRIPT_NAME_MAX: Final = 100
+SCRIPT_NAME_MAX_BYTES: Final = 255
+"""Of a file's name in Linux's and macOS's file systems."""
 EXPERIMENT_NAME_MAX: Final = 500
 """Characters; MLflow's limit (`mlflow.utils.validation`), as those of tags are."""
 
@@ -103,6 +105,8 @@ def script(text: bytes) -> bytes:
 def script_name(name: str) -> str:
     if len(name) > SCRIPT_NAME_MAX:
         raise ValueError(_TOO_LONG.format(len(name), SCRIPT_NAME_MAX))
+    if len(name.encode()) > SCRIPT_NAME_MAX_BYTES:
+        raise ValueError(f"has {len(name.encode())} bytes as UTF-8; at most {SCRIPT_NAME_MAX_BYTES} are allowed")
     if "/" in name or "\\" in name or not name.isprintable() or name[:1] in ("", ".", "-", " ") or name[-3:] != ".py":
         raise ValueError("must be a plain file name ending in .py, such as train.py: no folder, no leading dot or dash")
     return name

@@ -143,13 +143,13 @@ def test_any_other_text_up_to_the_limit_is_a_script(script: bytes) -> None:
 @pytest.mark.parametrize(
     "name",
     ["", "train", ".py", "train.PY", "../train.py", "a/b.py", "a\\b.py", "-c.py", ".hidden.py", " a.py", "a\n.py",
-     "a\0.py", "x" * 98 + ".py"],
+     "a\0.py", "x" * 98 + ".py", "\u6211" * 85 + ".py"],
 )  # fmt: skip
 def test_a_script_name_that_is_no_plain_python_file_name_is_refused(name: str) -> None:
     assert refusal(script_name=name)[0] == "script_name"
 
 
-@pytest.mark.parametrize("name", ["train.py", "Train 2.py", "été.py", "a.b.py"])
+@pytest.mark.parametrize("name", ["train.py", "Train 2.py", "été.py", "a.b.py", "\u6211" * 84 + ".py"])
 def test_a_plain_python_file_name_is_a_script_name(name: str) -> None:
     assert parsed(script_name=name).script_name == name
 
@@ -217,7 +217,7 @@ def test_the_list_of_requirements_is_bounded_and_names_nothing_twice() -> None:
     assert refusal(requirements=["Scikit_Learn>1", "scikit-learn<2"])[0] == "requirements"
     assert refusal(requirements=[f"package{number}" for number in range(201)]) == (
         "requirements",
-        "has 201 items; at most 200 are allowed",
+        "has too many items; at most 200 are allowed",
     )
     assert refusal(requirements="mlflow") == ("requirements", "must be a list of strings")
     assert refusal(requirements=[1]) == ("requirements[0]", "must be a string, in quotes")
@@ -318,5 +318,8 @@ def test_a_tag_key_that_is_reserved_or_too_long_is_refused(key: str) -> None:
 def test_tags_are_strings_bounded_in_number_and_length() -> None:
     assert refusal(tags={"a": 1}) == ("tags.a", "must be a string, in quotes")
     assert refusal(tags={"a": "x" * 8001}) == ("tags.a", "has too many characters; at most 8000 are allowed")
-    assert refusal(tags={f"tag{number}": "" for number in range(51)})[0] == "tags"
+    assert refusal(tags={f"tag{number}": "" for number in range(51)}) == (
+        "tags",
+        "has too many items; at most 50 are allowed",
+    )
     assert parsed(tags={"a": ""}).tags == {"a": ""}
