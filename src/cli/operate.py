@@ -35,7 +35,8 @@ def add_commands(app: typer.Typer) -> None:
 def rollback(
     name: Name,
     version: Annotated[
-        int | None, typer.Argument(help="The version that is to serve. [default: the one before what serves]")
+        int | None,
+        typer.Argument(help="The version that is to serve.", show_default="the one before what serves"),
     ] = None,
 ) -> None:
     """Serve an earlier version of a model again, at the same URL and without training; print the URL.

@@ -36,7 +36,9 @@ def print_json(value: Any) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     from rich.table import Table
 
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold", collapse_padding=True)
+    table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
+    for column in columns:
+        table.add_column(column, overflow="fold")  # a URL or a run's id that is cut is of no use
     for row in rows:
         table.add_row(*(printable(str(cell)) for cell in row))
     console().print(table)

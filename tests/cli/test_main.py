@@ -35,6 +35,10 @@ def test_the_help_of_a_command_has_an_example_exit_codes_and_variables(run: Run,
     assert "ASGARD_" in shown.partition("Environment variables")[2]
 
 
+def test_the_help_of_rollback_says_which_version_serves_without_one(run: Run) -> None:
+    assert "the one before what serves" in run("rollback", "--help", COLUMNS="200").stdout
+
+
 @pytest.mark.parametrize("command", ["models", "model", "status", "logs"])
 def test_every_reading_command_has_json(run: Run, command: str) -> None:
     assert "--json" in run(command, "--help").stdout

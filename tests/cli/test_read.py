@@ -1,9 +1,11 @@
+import io
 import json
 from dataclasses import replace
 
 import httpx
 import pytest
 
+from asgard.cli.output import print_table
 from asgard.errors import TrackingUnavailable
 
 from ..api.fake_platform import FakePlatform, Running, registered
@@ -50,6 +52,15 @@ def test_models_are_a_table_that_a_pipe_gets_unbroken(
         [long, "1", "http://127.0.0.1:20123", UPDATED, "team=re\N{REPLACEMENT CHARACTER}[31msearch"],
         ["iris", "1", "-", UPDATED, "-"],
     ]
+
+
+def test_a_narrow_terminal_gets_every_character_of_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "20")
+    print_table(["RUN"], [["0123456789abcdef" * 2]])
+    assert "0123456789abcdef" * 2 in "".join(terminal.getvalue().split())
 
 
 def test_a_model_is_shown_with_its_versions(run: Run) -> None:
