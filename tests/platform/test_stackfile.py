@@ -16,10 +16,18 @@ SPEC = ModelSpec(
 CONTENT = StackFile(SPEC, {"API_KEY": "s3cret", "MODE": "fast"})
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    path = stackfile.path_of(tmp_path, "iris")
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The file's text, made once: a key is derived from the passphrase in a second."""
+    path = stackfile.path_of(tmp_path_factory.mktemp("written"), "iris")
     stackfile.write(path, CONTENT, "phrase")
+    return path.read_text()
+
+
+@pytest.fixture
+def path(tmp_path: Path, written: str) -> Path:
+    path = stackfile.path_of(tmp_path, "iris")
+    path.write_text(written)
     return path
 
 
