@@ -188,12 +188,15 @@ class Engine:
     def up(self, model: str, *, token: str, on_log: Callable[[str], None], refresh: bool = False) -> dict[str, Any]:
         """Make the stack be what its file says; gives its outputs. Raises InfrastructureFailed, DeployInProgress.
 
-        `token`: marks the engine's process, so that it can be found should this process die. `refresh`: first read
-        what really is.
+        `token`: marks the engine's process, so that it can be found should this process die. `refresh`: it undoes
+        another that failed, and first reads what really is.
         """
         stack = self._stack(model, token)
         if self._is_missing(model):
             self._init(model, token)
+        elif refresh and self._needs_plugins(model):
+            with suppress(StackNotFoundError):
+                self._corrected(model, token, pending.taken_back)
         with self._watches.open(model, on_log) as watch:
             try:
                 self._run(model, watch, lambda: stack.up(on_event=watch, refresh=refresh or None))
@@ -231,12 +234,7 @@ class Engine:
         with self._watches.open(model, lambda _: None) as watch, suppress(StackNotFoundError):
             if self._locks is None:
                 self._pulumi(["cancel", "--yes", "--stack", model], model, token)
-            state = json.loads(self._pulumi(["stack", "export", "--stack", model], model, token))
-            if pending.taken_over(state):
-                with NamedTemporaryFile("w", suffix=".json") as file:
-                    json.dump(state, file)
-                    file.flush()
-                    self._pulumi(["stack", "import", "--file", file.name, "--stack", model], model, token)
+            self._corrected(model, token, pending.taken_over)
             self._run(model, watch, lambda: stack.refresh(on_event=watch))
 
     @staticmethod
@@ -264,6 +262,15 @@ class Engine:
                 if lock["hostname"] == socket.gethostname() and not _is_alive(lock["pid"], lock["timestamp"]):
                     path.unlink(missing_ok=True)
                     path.with_name(f"{path.name}.attrs").unlink(missing_ok=True)
+
+    def _corrected(self, model: str, token: str, correct: Callable[[dict[str, Any]], bool]) -> None:
+        """Write the stack's state anew where `correct` changes it, which says so. Raises StackNotFoundError."""
+        state = json.loads(self._pulumi(["stack", "export", "--stack", model], model, token))
+        if correct(state):
+            with NamedTemporaryFile("w", suffix=".json") as file:
+                json.dump(state, file)
+                file.flush()
+                self._pulumi(["stack", "import", "--file", file.name, "--stack", model], model, token)
 
     def _workspace(self, model: str, token: str) -> auto.LocalWorkspace:
         return auto.LocalWorkspace(

@@ -8,6 +8,7 @@ import pytest
 
 from ..cluster.model import Cluster
 from ..platform.images.front import Fault, Front
+from ..waiting import until
 from .clusters import NAMESPACE, ROW, SMALL, constant, objects, statuses, tags, under_load
 from .live import Live, body, predict
 from .test_stack import edit
@@ -18,7 +19,7 @@ EATS = constant(2, "self.eaten = os.urandom(2**30)")
 FINE = constant(2)
 
 UPDATES: dict[str, tuple[dict[str, Any], int, str, str]] = {
-    "crashes": ({"script": CRASHES}, 502, "Crashed", "does not like containers"),
+    "crashes": ({"script": CRASHES, "environment_vars": {"TOKEN": "new"}}, 502, "Crashed", "does not like containers"),
     "eats-memory": ({"script": EATS}, 502, "OOMKilled", ""),
     "fits-nowhere": ({"deployment_config": {"memory_limit": "900Gi"}}, 504, "FailedScheduling", "Insufficient memory"),
     "is-not-pulled": ({}, 502, "ImagePullBackOff", "Failed to pull image"),
@@ -45,7 +46,7 @@ def served(on_cluster: Live) -> dict[str, dict[str, Any]]:
     """A first version of each, small enough to be on the cluster at the same time."""
 
     def deploy(model: str) -> dict[str, Any]:
-        return on_cluster.deploy(constant(1), model, deployment_config=SMALL)
+        return on_cluster.deploy(constant(1), model, deployment_config=SMALL, environment_vars={"TOKEN": "old"})
 
     first, *rest = UPDATES
     answers = {first: deploy(first)}  # whose environment the others share
@@ -62,8 +63,18 @@ def files(on_cluster: Live, served: dict[str, dict[str, Any]]) -> dict[str, str]
 
 
 @pytest.fixture(scope="module")
+def standing(cluster: Cluster, served: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+    """What there is of each before a second version is tried."""
+    return {model: objects(cluster, model) for model in served}
+
+
+@pytest.fixture(scope="module")
 def problems(
-    on_cluster: Live, before_registry: Front, served: dict[str, dict[str, Any]], files: dict[str, str]
+    on_cluster: Live,
+    before_registry: Front,
+    served: dict[str, dict[str, Any]],
+    files: dict[str, str],
+    standing: dict[str, list[str]],
 ) -> Iterator[dict[str, dict[str, Any]]]:
     """What the second versions' deploys, all at once, are answered; with `lost`: requests that the first failed."""
     faults = [
@@ -114,6 +125,12 @@ def test_a_version_that_cannot_be_brought_up_says_why_and_the_former_one_serves_
     found = on_cluster.get(f"/mlops/models/{model}")
     assert found["tags"]["asgard.deployment_id"] == served[model]["deployment_id"]
     assert [version["current_stage"] for version in found["versions"]] == ["None", "Production"]
+
+
+def test_an_undo_keeps_the_pods_and_the_secret_that_there_were(
+    cluster: Cluster, standing: dict[str, list[str]], problems: dict[str, dict[str, Any]]
+) -> None:
+    until(lambda: objects(cluster, "crashes") == standing["crashes"], "the same objects are there", 120)
 
 
 def test_after_that_the_stack_is_what_its_file_says(on_cluster: Live, problems: dict[str, dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""States as `pulumi stack export` gives them, of which a dead engine left creations undecided."""
+"""States as `pulumi stack export` gives them, in which a dead or failed operation left something undecided."""
 
 from typing import Any
 
@@ -63,3 +63,40 @@ def test_a_state_without_undecided_creations_stays(found: dict[str, Any]) -> Non
 
 def test_other_undecided_operations_are_what_a_refresh_finds_out_by_itself() -> None:
     assert not pending.taken_over(state(SERVICE, updating=SERVICE))
+
+
+SECRET = {**SERVICE, "type": "kubernetes:core/v1:Secret"}
+FIRST = {**SECRET, "id": "asgard/iris-1", "created": "2026-01-01T00:00:01.5Z"}
+SECOND = {**SECRET, "id": "asgard/iris-2", "created": "2026-01-01T00:00:02.25Z"}
+DELETE = {"delete": True}
+
+
+def test_the_secret_that_a_failed_update_was_to_replace_is_the_stacks_own_again_however_often_it_is_asked() -> None:
+    found = state(SECOND, SERVICE, {**FIRST, **DELETE})
+    assert pending.taken_back(found)
+    expected = [FIRST, SERVICE, {**SECOND, **DELETE}]
+    assert found["deployment"]["resources"] == expected
+    assert not pending.taken_back(found)
+    assert found["deployment"]["resources"] == expected
+
+
+def test_of_several_secrets_the_one_that_was_made_first_counts_and_an_undecided_one_last() -> None:
+    third = {**SECRET, "id": "asgard/iris-3", **DELETE}
+    found = state(third, SECOND, {**FIRST, **DELETE})
+    assert pending.taken_back(found)
+    assert found["deployment"]["resources"] == [third, FIRST, {**SECOND, **DELETE}]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        {"version": 3, "deployment": None},
+        state(),
+        state(SERVICE, FIRST),
+        state({**FIRST, **DELETE}),
+        state({**SERVICE, "created": "2"}, {**SERVICE, "created": "1", **DELETE}),
+    ],
+    ids=["empty", "no resources", "one secret", "none that counts", "others than secrets"],
+)
+def test_a_state_in_which_no_secret_was_to_replace_another_stays(found: dict[str, Any]) -> None:
+    assert not pending.taken_back(found)
