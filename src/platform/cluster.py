@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 LOG_LINES: Final = 20
 EVENTS: Final = 10
 _REQUEST_SECONDS: Final = 10.0
+_USUAL_KUBECONFIG: Final = Path("~/.kube/config")
 
 _log = structlog.get_logger("asgard.cluster")
 
@@ -96,8 +97,12 @@ def _client(settings: Settings, namespace: str) -> "Client":
     import httpx2
     from lightkube import Client, KubeConfig
 
+    usual = _USUAL_KUBECONFIG.expanduser()
     if configured := os.environ.get("KUBECONFIG"):
         config = _merged([Path(path) for path in configured.split(os.pathsep) if path], settings.kube_context)
+    elif usual.is_file():
+        # A pod's own account counts after it, as for kubectl and Pulumi.
+        config = KubeConfig.from_file(usual)
     else:
         config = KubeConfig.from_env()
     return Client(config.get(settings.kube_context), namespace=namespace, timeout=httpx2.Timeout(_REQUEST_SECONDS))

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from lightkube.config.kubeconfig import KubeConfig, SingleConfig
 from lightkube.models.core_v1 import (
     ContainerState,
     ContainerStateRunning,
@@ -115,3 +116,24 @@ def test_what_the_first_kubeconfig_says_counts(tmp_path: Path) -> None:
     single = cluster._merged([Path(first), Path(second)], None).get()
     assert single is not None
     assert single.cluster.server == "https://one.test"
+
+
+def test_the_usual_kubeconfig_counts_before_a_pods_own_account_as_for_kubectl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = tmp_path / "account"
+    account.mkdir()
+    for name in ("token", "namespace", "ca.crt"):
+        (account / name).write_text("of the pod")
+    from_account = KubeConfig.from_service_account
+    monkeypatch.setattr(KubeConfig, "from_service_account", lambda **_: from_account(service_account=account))
+    for name, value in {"KUBERNETES_SERVICE_HOST": "pod.test", "KUBERNETES_SERVICE_PORT": "443"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    asked: list[SingleConfig] = []
+    monkeypatch.setattr("lightkube.Client", lambda config, **_: asked.append(config))
+    cluster._client(Settings(), "asgard")
+    kubeconfig(tmp_path, ".kube", current=".kube", server="https://usual.test")
+    cluster._client(Settings(), "asgard")
+    assert [config.cluster.server for config in asked] == ["https://pod.test:443", "https://usual.test"]
