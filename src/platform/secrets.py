@@ -28,12 +28,12 @@ class WrongPassphrase(InfrastructureFailed):
 def passphrase_file(settings: Settings) -> Path:
     """The file with the passphrase: `PULUMI_CONFIG_PASSPHRASE_FILE`, else one in the data folder, made if missing.
 
-    Where `PULUMI_CONFIG_PASSPHRASE` is set, the file made holds that.
+    Where `PULUMI_CONFIG_PASSPHRASE` is set, which goes before the other as in the Pulumi CLI, the file made holds that.
     """
-    if given := os.environ.get("PULUMI_CONFIG_PASSPHRASE_FILE"):
-        return Path(given)
-    path = settings.data_dir / "passphrase"
     given_phrase = os.environ.get("PULUMI_CONFIG_PASSPHRASE")
+    if given_phrase is None and (given := os.environ.get("PULUMI_CONFIG_PASSPHRASE_FILE")):
+        return Path(given).absolute()  # the CLI runs in another folder
+    path = settings.data_dir / "passphrase"
     if given_phrase is None and path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,8 +58,17 @@ def _place_if_missing(temporary: Path, path: Path) -> None:
 
 
 def passphrase(settings: Settings) -> str:
-    """The passphrase, as the Pulumi CLI reads it from the file."""
-    return passphrase_file(settings).read_text().strip()
+    """The passphrase as the Pulumi CLI reads it: the variable as it is, else the file. Raises InfrastructureFailed."""
+    path = passphrase_file(settings)
+    if (given := os.environ.get("PULUMI_CONFIG_PASSPHRASE")) is not None:
+        return given
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise InfrastructureFailed(
+            f"The passphrase of the stacks cannot be read from {path}: {error.strerror}. Set "
+            "PULUMI_CONFIG_PASSPHRASE_FILE to a file that holds it."
+        ) from error
 
 
 @lru_cache(maxsize=1024)

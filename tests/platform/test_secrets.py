@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from asgard.errors import InfrastructureFailed
 from asgard.platform import secrets
 from asgard.platform.secrets import Cipher, WrongPassphrase
 from asgard.settings import Settings
@@ -28,6 +29,30 @@ def test_a_passphrase_file_that_is_given_is_used(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE_FILE", str(tmp_path / "mine"))
     assert secrets.passphrase(Settings(data_dir=tmp_path / "data")) == "given"
     assert not (tmp_path / "data").exists()
+
+
+def test_a_passphrase_file_with_a_relative_path_is_one_in_the_folder_where_asgard_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE_FILE", "mine")
+    assert secrets.passphrase_file(Settings(data_dir=tmp_path / "data")) == tmp_path / "mine"
+
+
+def test_of_a_passphrase_and_a_file_the_first_is_used_as_it_is_as_by_the_pulumi_cli(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").write_text("of the file")
+    monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE_FILE", str(tmp_path / "mine"))
+    monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "given\n")
+    assert secrets.passphrase(Settings(data_dir=tmp_path / "data")) == "given\n"
+    assert (tmp_path / "mine").read_text() == "of the file"
+
+
+def test_a_passphrase_file_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE_FILE", str(tmp_path / "gone"))
+    with pytest.raises(InfrastructureFailed, match=r"gone: No such file .* PULUMI_CONFIG_PASSPHRASE_FILE"):
+        secrets.passphrase(Settings(data_dir=tmp_path))
 
 
 def test_a_passphrase_that_is_given_reaches_the_engine_through_a_file(
