@@ -311,7 +311,10 @@ def _keep_traces(tools: Tools, request: DeployRequest, entry: Journal, project: 
     runs.log(
         tracking,
         run_id,
-        {f"asgard/{name}": project / name for name in (request.script_name, "uv.lock", training.LOG)},
+        {
+            f"asgard/{path.name}": path
+            for path in (project / request.script_name, project / "uv.lock", training.log_file(project))
+        },
         dict(request.tags or {}),
     )
     return run_id

@@ -31,7 +31,7 @@ from .script_output import TAIL_LINES, ScriptOutput
 from .script_templates import ScriptTemplates
 
 LOG: Final = "output.log"
-"""File in the script's folder that keeps all it printed, as bytes."""
+"""File beside the script's folder that keeps all it printed, as bytes: what is in the folder is the script's own."""
 
 _HOME: Final = "home"
 """Folder beside the script's, its home."""
@@ -70,12 +70,12 @@ def run_script(
 
     `templates`: what its process may be forked from; None: it is a fresh interpreter in any case.
     `token` marks its runs and logged models (tag `asgard.deployment`) and its processes. `on_log` gets each line as it
-    is printed; `folder/output.log` keeps all. pyproject.toml, uv.lock and the script are put back as they were.
+    is printed; `log_file` keeps all. pyproject.toml, uv.lock and the script are put back as they were.
     Raises ScriptFailed, ScriptOutOfMemory or ScriptTimeout with the last lines.
     """
     kept = {name: (folder / name).read_bytes() for name in environments.FILES} | {script_name: script}
     (folder / script_name).write_bytes(script)
-    with _surroundings(folder, token) as surroundings, (folder / LOG).open("wb") as log:
+    with _surroundings(folder, token) as surroundings, log_file(folder).open("wb") as log:
         variables = {
             **environment_vars,
             **_variables(environment, surroundings, settings, tracking_uri),
@@ -88,9 +88,7 @@ def run_script(
             start = partial(_start, templates, environment, folder, script_name, variables, environment_vars)
             stopped, status = _run(start, output, settings, token)
         finally:
-            folder.mkdir(exist_ok=True)
-            for name, content in kept.items():
-                (folder / name).write_bytes(content)
+            _put_back(folder, kept)
     if stopped is None and status is None:
         stopped = ScriptFailed(f"{script_name} could not be run to its end: the process above it died.")
     elif stopped is None and status:
@@ -100,9 +98,14 @@ def run_script(
         raise stopped
 
 
+def log_file(folder: Path) -> Path:
+    """Of a script that runs, or ran, in this folder."""
+    return folder.with_name(LOG)
+
+
 def log_tail(folder: Path) -> list[str]:
     """The last lines of what a script that ran in this folder printed."""
-    with (folder / LOG).open("rb") as file:
+    with log_file(folder).open("rb") as file:
         file.seek(max(file.seek(0, os.SEEK_END) - 64 * 1024, 0))
         return file.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
 
@@ -117,6 +120,19 @@ def end_leftovers(token: str) -> None:
     """End whatever a dead deploy's script left running, and remove its temporary folder."""
     processes.end_marked(naming.DEPLOYMENT_VARIABLE, token)
     rmtree(_temporary(token), ignore_errors=True)
+
+
+def _put_back(folder: Path, files: Mapping[str, bytes]) -> None:
+    """In place of whatever stands there now: to open a pipe would wait for ever, and a link leads elsewhere."""
+    if folder.is_symlink() or not folder.is_dir():
+        folder.unlink(missing_ok=True)
+    folder.mkdir(exist_ok=True)
+    for name, content in files.items():
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            rmtree(path)
+        path.unlink(missing_ok=True)
+        path.write_bytes(content)
 
 
 def _run(

@@ -153,7 +153,7 @@ def test_a_script_is_main_with_its_own_name_and_folder(deploy: Deploy) -> None:
     who, where, files = deploy.run(source)
     assert who == "__main__ ['train.py'] train.py"
     assert where == str(deploy.folder)
-    assert files == "['output.log', 'pyproject.toml', 'train.py', 'uv.lock']"
+    assert files == "['pyproject.toml', 'train.py', 'uv.lock']"
 
 
 def test_a_script_runs_on_the_python_of_its_environment(deploy: Deploy) -> None:
@@ -278,6 +278,44 @@ def test_files_beside_the_script_are_its_own_and_what_was_locked_is_put_back(dep
     assert "data/rows.csv" in (deploy.folder / "train.py").read_text()
 
 
+@pytest.mark.parametrize(
+    "leave",
+    [
+        "os.remove('uv.lock'); os.mkfifo('uv.lock')",
+        "os.remove('train.py'); os.mkdir('train.py'); open('train.py/data', 'w').close()",
+        "os.remove('uv.lock'); os.symlink('/nowhere/at/all', 'uv.lock')",
+        "here = os.getcwd(); shutil.rmtree(here); open(here, 'w').close()",
+        "here = os.getcwd(); shutil.rmtree(here); os.symlink('/nowhere/at/all', here)",
+    ],
+)
+def test_what_a_script_leaves_in_the_place_of_what_was_locked_neither_stops_nor_misleads_what_follows(
+    deploy: Deploy, leave: str
+) -> None:
+    before = {name: (deploy.folder / name).read_bytes() for name in ("pyproject.toml", "uv.lock")}
+    source = f"import os, shutil\n{leave}\nprint('left')"
+    ended = threading.Thread(target=deploy.run, args=[source], daemon=True)
+    ended.start()
+    ended.join(60)
+    assert not ended.is_alive()
+    assert deploy.lines == ["left"]
+    assert {name: (deploy.folder / name).read_bytes() for name in before} == before
+    assert (deploy.folder / "train.py").read_text() == source
+
+
+@pytest.mark.parametrize("change", ["os.remove", "os.mkfifo", "open"])
+def test_a_script_s_own_output_log_is_none_of_ours(deploy: Deploy, change: str) -> None:
+    source = f"""
+        import os
+        from contextlib import suppress
+        with suppress(FileNotFoundError):
+            {change}({"'output.log', 'w'" if change == "open" else "'output.log'"})
+        print("trained")
+    """
+    assert deploy.run(source) == ["trained"]
+    assert training.log_file(deploy.folder).read_bytes() == b"trained\n"
+    assert training.log_tail(deploy.folder) == ["trained"]
+
+
 def test_subprocesses_print_into_the_same_output(deploy: Deploy) -> None:
     source = """
         import subprocess, sys
@@ -341,7 +379,7 @@ def test_lines_come_while_the_script_runs(deploy: Deploy) -> None:
 
 def test_all_output_is_kept_in_a_file(deploy: Deploy) -> None:
     deploy.run("import sys; print('out'); print('err', file=sys.stderr); sys.stdout.buffer.write(b'\\xff end')")
-    assert (deploy.folder / training.LOG).read_bytes() == b"out\nerr\n\xff end"
+    assert training.log_file(deploy.folder).read_bytes() == b"out\nerr\n\xff end"
     assert training.log_tail(deploy.folder) == ["out", "err", "\ufffd end"]
 
 
@@ -440,7 +478,7 @@ def test_memory_that_processes_share_counts_once(deploy: Deploy) -> None:
 def test_a_script_that_prints_without_end_is_ended(deploy: Deploy) -> None:
     error = deploy.fails("while True: print('x' * 1000)", training_output_limit_bytes=1_000_000)
     assert "more than 1000000 bytes" in error.message
-    assert (deploy.folder / training.LOG).stat().st_size == 1_000_000
+    assert training.log_file(deploy.folder).stat().st_size == 1_000_000
     assert deploy.left() == []
 
 
