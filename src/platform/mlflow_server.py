@@ -15,7 +15,7 @@ import structlog
 from ..errors import TrackingUnavailable
 from ..settings import Settings
 from . import children, mlflow_files, ports
-from .tracking import Tracking, connect, without_credentials
+from .tracking import Tracking, connect, taken_apart, without_credentials
 
 START_SECONDS: Final = 120.0
 """Time that an embedded server may take to answer, a migration of its database included."""
@@ -34,7 +34,7 @@ def tracking(settings: Settings) -> Tracking:
     The embedded one's port is chosen here, the first time or when another program has taken it meanwhile.
     """
     if settings.mlflow_tracking_uri is not None:
-        return Tracking(settings.mlflow_tracking_uri)
+        return Tracking(taken_apart(settings.mlflow_tracking_uri))
     folder = _folder(settings)
     port = mlflow_files.serving_port(folder) or mlflow_files.free_port(folder)
     return Tracking(f"http://{ports.HOST}:{port}", mlflow_files.artifacts(folder))
@@ -145,7 +145,7 @@ def _local() -> httpx.Client:
 def check(settings: Settings) -> str | None:
     """Why the MLflow in use is not healthy, in one line; None: it is. Takes a few milliseconds when it is."""
     if settings.mlflow_tracking_uri is not None:
-        return check_external(settings.mlflow_tracking_uri)
+        return check_external(tracking(settings).uri)
     folder = _folder(settings)
     port = mlflow_files.serving_port(folder)
     if port is None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from ..errors import AsgardError, TrackingUnavailable
 from . import imports
@@ -86,6 +86,18 @@ def reaches_mlflow(
 def is_missing(error: Exception) -> bool:
     """Whether MLflow said that there is no such thing."""
     return getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST"
+
+
+def taken_apart(uri: str) -> str:
+    """The address alone; user and password, if it holds them, go to `MLFLOW_TRACKING_*` of this process.
+
+    MLflow sends them from there as well, and shows the address in what it raises, logs and prints in scripts.
+    """
+    parts = urlsplit(uri)
+    for name, value in (("MLFLOW_TRACKING_USERNAME", parts.username), ("MLFLOW_TRACKING_PASSWORD", parts.password)):
+        if value is not None:
+            os.environ[name] = unquote(value)
+    return without_credentials(uri)
 
 
 def without_credentials(uri: str) -> str:

@@ -101,7 +101,11 @@ def test_an_embedded_mlflow_is_starting_then_healthy_and_every_change_is_seen(tm
         until(seen("unhealthy"), seconds=CHANGE_SECONDS)
 
 
-def test_a_set_mlflow_that_is_not_there_is_unhealthy_at_once_and_the_log_says_why(tmp_path: Path) -> None:
+def test_a_set_mlflow_that_is_not_there_is_unhealthy_at_once_and_the_log_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("USERNAME", "PASSWORD"):
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "")  # so that they are again as they were
     settings = Settings(data_dir=tmp_path, mlflow_tracking_uri="http://user:secret@127.0.0.1:9")
     with structlog.testing.capture_logs() as logs, monitored(settings) as monitor:
         until(lambda: monitor.read().mlflow_status == "unhealthy")
