@@ -3,6 +3,7 @@
 What a command needs is imported when it runs: `asgard --help` and the commands that only speak HTTP are up at once.
 """
 
+import os
 import sys
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from ..platform import loopback
 from . import deploy, help_text, logs, operate, read, serve, shared
 from .failures import INTERRUPTED, show_defect, told
 
@@ -54,6 +56,7 @@ def _options(
 
 def main() -> None:
     """Run the command that the process's arguments name."""
+    os.environ.update(loopback.past_proxies(os.environ))
     try:
         app()
     except Exception as error:

@@ -15,6 +15,7 @@ import grpc
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc
 
 from ..errors import AsgardError
+from ..platform import loopback
 from ..serving import control
 from ..serving.desired import ApplyFailed
 from ..settings import Settings
@@ -36,6 +37,7 @@ class Report(Protocol):
 def main() -> None:
     """Serve until the engine says to end, or is gone."""
     engine = os.getppid()
+    os.environ.update(loopback.past_proxies(os.environ))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
     try:

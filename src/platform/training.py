@@ -24,7 +24,7 @@ from uv import find_uv_bin
 from .. import naming, quantities
 from ..errors import ScriptFailed, ScriptOutOfMemory, ScriptTimeout
 from ..settings import Settings
-from . import environments, processes, script_runner
+from . import environments, loopback, processes, script_runner
 from .environments import Environment
 from .script_failures import describe
 from .script_output import TAIL_LINES, ScriptOutput
@@ -285,11 +285,8 @@ def _variables(
 ) -> dict[str, str]:
     inherited = _NETWORK if settings.mlflow_tracking_uri is None else (*_NETWORK, *_TRACKING_CREDENTIALS)
     variables = {name: os.environ[name] for name in inherited if os.environ.get(name)}
-    if settings.mlflow_tracking_uri is None:
-        # The embedded server is on the loopback, where a proxy does not reach it.
-        for name in ("NO_PROXY", "no_proxy"):
-            variables[name] = ",".join(filter(None, (variables.get(name), "127.0.0.1,localhost")))
     return variables | {
+        **loopback.past_proxies(variables),
         "PATH": os.pathsep.join([str(environment.path / "bin"), str(surroundings.programs), _SYSTEM_PATH]),
         "HOME": str(surroundings.home),
         "TMPDIR": str(surroundings.temporary),

@@ -167,6 +167,7 @@ def test_a_script_sees_only_the_variables_it_needs(deploy: Deploy, monkeypatch: 
         monkeypatch.setenv(name, "hidden")
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     monkeypatch.setenv("NO_PROXY", "example.org")
+    monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.setenv("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
     printed = deploy.run("import os\nfor item in os.environ.items(): print(*item, sep='=')", {"LIMIT": "3"})
     seen = dict(line.split("=", 1) for line in printed)
@@ -178,7 +179,7 @@ def test_a_script_sees_only_the_variables_it_needs(deploy: Deploy, monkeypatch: 
     assert "hidden" not in "".join(printed)
     assert seen["LIMIT"] == "3"
     assert seen["HTTPS_PROXY"] == "http://proxy.example:3128"
-    assert seen["NO_PROXY"] == "example.org,127.0.0.1,localhost"
+    assert seen["NO_PROXY"] == seen["no_proxy"] == "example.org,127.0.0.1,localhost"
     assert seen["MLFLOW_TRACKING_URI"] == deploy.tracking_uri
     assert seen["MLFLOW_EXPERIMENT_NAME"] == "churn"
     assert seen["MLFLOW_RUN_CONTEXT"] == f'{{"asgard.deployment": "{deploy.token}"}}'
