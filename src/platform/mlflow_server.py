@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from subprocess import STDOUT, Popen
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import httpx
 import structlog
 
-from ..errors import TrackingUnavailable
+from ..errors import AsgardError, TrackingUnavailable
 from ..settings import Settings
 from . import children, mlflow_files, ports
 from .tracking import Tracking, connect, taken_apart, without_credentials
@@ -32,9 +33,15 @@ def tracking(settings: Settings) -> Tracking:
     """The MLflow to use and where it is; starts nothing.
 
     The embedded one's port is chosen here, the first time or when another program has taken it meanwhile.
+    Raises AsgardError where `MLFLOW_TRACKING_URI` names a folder or a database.
     """
-    if settings.mlflow_tracking_uri is not None:
-        return Tracking(taken_apart(settings.mlflow_tracking_uri))
+    if (uri := settings.mlflow_tracking_uri) is not None:
+        if urlsplit(uri).scheme not in ("http", "https"):
+            raise AsgardError(
+                f"MLFLOW_TRACKING_URI is {without_credentials(uri)}, no http:// or https:// address of an MLflow "
+                "server. Set it to one, or unset it for the embedded MLflow."
+            )
+        return Tracking(taken_apart(uri))
     folder = _folder(settings)
     port = mlflow_files.serving_port(folder) or mlflow_files.free_port(folder)
     return Tracking(f"http://{ports.HOST}:{port}", mlflow_files.artifacts(folder))

@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from asgard.errors import TrackingUnavailable
+from asgard.errors import AsgardError, TrackingUnavailable
 from asgard.platform import mlflow_files, mlflow_process, mlflow_server
 from asgard.platform.mlflow_server import EmbeddedMlflow
 from asgard.platform.tracking import Tracking, connect
@@ -302,3 +302,9 @@ def revision(database: Path) -> str:
 def dump(database: Path) -> list[str]:
     with closing(sqlite3.connect(database)) as connection:
         return list(connection.iterdump())
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "file:///srv/mlruns", "sqlite:///mlflow.db", "localhost:5000"])
+def test_an_mlflow_that_is_no_server_is_refused(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(AsgardError, match=f"MLFLOW_TRACKING_URI is {uri}, no http"):
+        mlflow_server.tracking(Settings(data_dir=tmp_path, mlflow_tracking_uri=uri))
