@@ -30,7 +30,7 @@ from .. import serving
 from ..errors import EnvironmentUnavailable, RequirementsConflict
 from ..serving.processes import clean_environment
 from ..settings import Settings
-from . import conflicts, constraints, processes, pythons, syntax, uv_tool
+from . import conflicts, constraints, files, processes, pythons, syntax, uv_tool
 from .images.contents import MACHINES
 from .uv_tool import OnLog, UvFailed
 
@@ -141,7 +141,9 @@ def ensure(lock: Lock, settings: Settings, on_log: OnLog) -> Environment:
             shutil.rmtree(path, ignore_errors=True)
             _install(lock, path, settings, on_log)
             _add_start_hooks(path)
-        (path / _READY).write_text(_hooks_digest())
+            files.replace(path / _READY, _hooks_digest())
+        # Not written anew: a full disk would leave it empty, and the environment that models serve from be removed.
+        os.utime(path / _READY)
     return environment
 
 

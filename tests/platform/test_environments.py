@@ -1,5 +1,6 @@
 """Environments with the real uv and the real package index."""
 
+import errno
 import os
 import shutil
 import socket
@@ -200,6 +201,21 @@ def test_a_new_environment_is_compiled_beside_its_first_script_and_once(
     until(lambda: not processes.run_from(environment.path))
     monkeypatch.setattr(threading, "Thread", pytest.fail)
     environments.compile_beside(environment)
+
+
+def test_an_environment_that_is_used_again_outlives_a_full_disk(
+    fresh: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(path: Path, _: str) -> None:
+        path.open("w").close()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    lock = environments.resolve(SMALL, tmp_path / "project", fresh, ignore)
+    environment = environments.ensure(lock, fresh, ignore)
+    os.utime(environment.path / ".ready", (0, 0))
+    monkeypatch.setattr(Path, "write_text", fill)
+    assert environments.ensure(lock, fresh, pytest.fail) == environment
+    assert environments.prune(fresh.cache_dir, before=1) == []
 
 
 def test_an_environment_with_other_start_hooks_is_made_again(fresh: Settings, tmp_path: Path) -> None:
