@@ -307,7 +307,7 @@ class Engine:
     def _pulumi(self, args: list[str], model: str, token: str) -> str:
         workspace = self._workspace(model, token)
         try:
-            return self._command.run(args, str(self._settings.stacks_dir), workspace.env_vars).stdout
+            return self._command.run([*args], str(self._settings.stacks_dir), workspace.env_vars).stdout
         except (StackNotFoundError, StackAlreadyExistsError):
             raise
         except CommandError as error:

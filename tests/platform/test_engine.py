@@ -369,3 +369,12 @@ def test_a_failed_operation_leaves_no_program_running(
             up(engine)
     until(lambda: not running_programs(), "the programs end")
     assert caplog.text == ""
+
+
+def test_a_command_of_the_cli_that_fails_is_named(engine: Engine, settings: Settings) -> None:
+    write(settings)
+    up(engine)
+    state = settings.data_dir / "backend/.pulumi/stacks/asgard-models/iris.json"
+    state.write_text("{")
+    with pytest.raises(InfrastructureFailed, match="pulumi stack output failed"):
+        engine.outputs("iris", token="token")
