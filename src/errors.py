@@ -79,6 +79,10 @@ class EnvironmentUnavailable(AsgardError):
     """Seconds."""
 
 
+class DiskFull(AsgardError):
+    """No space, or no quota, is left on a disk that Asgard writes to."""
+
+
 class ScriptFailed(AsgardError):
     """The script raised, exited with a code other than 0, was not valid Python, or passed a limit other than time.
 

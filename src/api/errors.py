@@ -69,6 +69,7 @@ TABLE: Final[Mapping[type[errors.AsgardError], Row]] = {
     InvalidFields: Row(422, "invalid_request", "The request is not valid"),
     errors.RequirementsConflict: Row(422, "requirements_conflict", "The requirements do not fit together"),
     errors.EnvironmentUnavailable: Row(503, "environment_unavailable", "The environment could not be made"),
+    errors.DiskFull: Row(507, "disk_full", "The disk is full"),
     errors.ScriptFailed: Row(422, "script_failed", "The script failed"),
     errors.ScriptOutOfMemory: Row(422, "script_out_of_memory", "The script used too much memory"),
     errors.NoModelLogged: Row(422, "no_model_logged", "The script logged no model"),

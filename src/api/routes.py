@@ -25,11 +25,10 @@ if TYPE_CHECKING:
 _ANYWHERE = (HostNotAllowed, InternalError)
 _UNDER_MLOPS = (*_ANYWHERE, errors.Unauthorized)
 _DEPLOY = (
-    errors.DeployInProgress, errors.EngineMissing, errors.EnvironmentUnavailable, errors.InfrastructureFailed,
-    errors.InfrastructureTimeout,
-    errors.NoModelLogged, errors.RequestTooLarge, errors.RequirementsConflict, errors.ScriptFailed,
-    errors.ScriptOutOfMemory, errors.ScriptTimeout, errors.TooManyDeploys, errors.TrackingUnavailable, InvalidFields,
-    UnsupportedContent,
+    errors.DeployInProgress, errors.DiskFull, errors.EngineMissing, errors.EnvironmentUnavailable,
+    errors.InfrastructureFailed, errors.InfrastructureTimeout, errors.NoModelLogged, errors.RequestTooLarge,
+    errors.RequirementsConflict, errors.ScriptFailed, errors.ScriptOutOfMemory, errors.ScriptTimeout,
+    errors.TooManyDeploys, errors.TrackingUnavailable, InvalidFields, UnsupportedContent,
 )  # fmt: skip
 
 

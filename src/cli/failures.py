@@ -8,6 +8,7 @@ from typing import Any, Final
 import typer
 
 from ..errors import AsgardError
+from ..platform.files import full_disk_told
 from .output import console, note, printable
 
 FAILED: Final = 1
@@ -66,7 +67,8 @@ class ProblemAnswered(AsgardError):
 def told() -> Iterator[None]:
     """Tell an AsgardError that comes out of the block, and end with its exit code. Never a traceback."""
     try:
-        yield
+        with full_disk_told():
+            yield
     except CommandFailed as error:
         _show({"title": error.title, "detail": error.message})
         raise typer.Exit(error.exit_code) from None

@@ -105,7 +105,7 @@ class TooManyDeploys(ProblemAnswered):
 
 
 class Unavailable(ProblemAnswered):
-    """Something that the API stands on is not there now: MLflow, a package index, the engine."""
+    """Something that the API stands on is not there now: MLflow, a package index, the engine, space on the disk."""
 
 
 class InvalidData(ProblemAnswered):
@@ -141,6 +141,7 @@ BY_CODE: Final[Mapping[str, type[ProblemAnswered]]] = {
     "tracking_unavailable": Unavailable,
     "environment_unavailable": Unavailable,
     "engine_missing": Unavailable,
+    "disk_full": Unavailable,
     "not_json": InvalidData,
     "missing_data": InvalidData,
     "unknown_field": InvalidData,

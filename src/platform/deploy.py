@@ -33,6 +33,7 @@ from . import (
     bundle,
     cluster,
     environments,
+    files,
     journal,
     mlflow_server,
     model_images,
@@ -191,14 +192,15 @@ def _operation(tools: Tools, model: str, on_progress: OnProgress) -> Iterator[Jo
     """Hold the model's lock, a place and a journal; on any failure put back what was."""
     settings = tools.settings
     waiting = partial(_stage, on_progress, "queue", "Waiting for a place: as many deploys as may run at once do so")
-    with model_lock(settings.data_dir, model), tools.admission.place(waiting):
+    with files.full_disk_told(), model_lock(settings.data_dir, model), tools.admission.place(waiting):
         recover(tools, model)
         tools.engine.free_dead_lock(model)
         path = stackfile.path_of(settings.stacks_dir, model)
         entry = Journal(_token(), model, path.read_text() if path.exists() else None)
         journal.begin(settings.data_dir, entry)
         try:
-            yield entry
+            with files.full_disk_told():
+                yield entry
         except BaseException as error:
             _put_back(tools, model, error)
             raise
@@ -226,6 +228,7 @@ def _undo(tools: Tools, entry: Journal, *, died: bool, engine: bool = True, goin
     settings, model = tools.settings, entry.model
     if died:
         training.end_leftovers(entry.token)
+    journal.free_space(settings.data_dir, model)
     if entry.infrastructure:
         path = stackfile.path_of(settings.stacks_dir, model)
         edited = entry.restored and entry.stack_file is not None and path.exists()

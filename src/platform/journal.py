@@ -84,6 +84,13 @@ def find(data_dir: Path, model: str) -> Journal | None:
         return None
 
 
+def free_space(data_dir: Path, model: str) -> None:
+    """Remove the operation's temporary files; what its undo reads stays. Where they filled the disk it can write."""
+    for path in folder(data_dir, model).iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def unfinished(data_dir: Path) -> list[str]:
     """Models with an operation that runs or did not end."""
     return sorted(path.parent.name for path in (data_dir / "deploys").glob("*/journal.json"))

@@ -88,8 +88,11 @@ def read(model_dir: Path) -> Desired | None:
 def write(model_dir: Path, desired: Desired) -> None:
     """Replace desired.json: a reader sees the old content or the new, also after a power cut."""
     temporary = model_dir / f".{FILE}.{os.getpid()}"
-    with temporary.open("w") as file:
-        json.dump(to_json(desired), file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(model_dir / FILE)
+    try:
+        with temporary.open("w") as file:
+            json.dump(to_json(desired), file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(model_dir / FILE)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,11 +1,12 @@
 """What the flow does where a step's own clean-up fails; its whole is tested end to end."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from asgard.errors import InfrastructureFailed, ScriptFailed
+from asgard.errors import DiskFull, InfrastructureFailed, ScriptFailed
 from asgard.platform import deploy, journal, registry, stackfile, training
 from asgard.platform.admission import Admission
 from asgard.platform.deploy import Tools
@@ -91,3 +92,24 @@ def test_a_model_is_destroyed_also_where_it_does_not_come_up_as_it_was(stuck: To
     deploy.destroy(stuck, "iris", lambda _: None)
     assert not stackfile.path_of(stuck.settings.stacks_dir, "iris").exists()
     assert journal.unfinished(stuck.settings.data_dir) == []
+
+
+def test_a_full_disk_is_told_with_what_became_of_the_undo_which_first_makes_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(data_dir=tmp_path, mlflow_tracking_uri="http://127.0.0.1:9")
+    folder = journal.folder(tmp_path, "iris")
+
+    def write(path: Path) -> None:
+        path.mkdir(parents=True)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def discard(*_: Any) -> None:
+        assert [path.name for path in folder.iterdir()] == ["journal.json"]
+        write(tmp_path / "mlflow")
+
+    monkeypatch.setattr(registry, "discard", discard)
+    tools = Tools(settings, _Engine(tmp_path), Admission(1, 1), ScriptTemplates())  # type: ignore[arg-type]
+    with pytest.raises(DiskFull) as full, deploy._operation(tools, "iris", lambda _: None):
+        write(folder / "bundle")
+    assert full.value.undo == "incomplete"

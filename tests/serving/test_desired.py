@@ -1,6 +1,8 @@
 """The file that says what serves."""
 
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,16 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert desired.read(tmp_path) == WANTED
     assert [path.name for path in tmp_path.iterdir()] == ["desired.json"]
     assert json.loads((tmp_path / "desired.json").read_text())["schema"] == 1
+
+
+def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        desired.write(tmp_path, WANTED)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("change", [{"schema": 2}, {"unknown": 1}])
