@@ -24,5 +24,8 @@ ARRAY_FLAVORS = frozenset({"sklearn", "xgboost", "lightgbm", "catboost"})
 So they alone may have a compiled form, or else may predict the rows of several requests together.
 """
 
+NUMBER_FLAVORS = frozenset({"xgboost", "lightgbm"})
+"""Flavours whose models take missing numbers, and refuse frames with a column of objects."""
+
 COMPILED = "compiled"
 """Folder in a bundle: about.json, what was found out about a compiled form of the model, and the files of the form."""

@@ -40,11 +40,11 @@ def columns(spec: Sequence[Column]) -> Reader:
     return Reader(read)
 
 
-def untyped(names: Sequence[str] | None, width: int | None, *, as_array: bool) -> Reader:
+def untyped(names: Sequence[str] | None, width: int | None, *, as_array: bool, only_numbers: bool = False) -> Reader:
     """For a model without signature. `names`, `width`: of the features it was fitted with, where it tells.
 
     Rows of numbers become an array (`as_array`) or a frame, other rows a frame; what is neither rows nor records is
-    given to the model as it is.
+    given to the model as it is. `only_numbers`: whether a column without any value must be of missing numbers.
     """
     spec = [Column(name, "object") for name in names] if names is not None else None
 
@@ -58,11 +58,12 @@ def untyped(names: Sequence[str] | None, width: int | None, *, as_array: bool) -
         rows = inputs.rows_of(data)
         if isinstance(rows[0], dict):
             if spec is not None:
-                return pd.DataFrame(inputs.record_values(rows, spec), columns=names)
-            frame = pd.DataFrame.from_records(inputs.records(rows))
-            if width is not None and frame.shape[1] != width:
-                raise InvalidInput(f"The model takes {width} columns; got {frame.shape[1]}.", location="/data")
-            return frame
+                frame = pd.DataFrame(inputs.record_values(rows, spec), columns=names)
+            else:
+                frame = pd.DataFrame.from_records(inputs.records(rows))
+                if width is not None and frame.shape[1] != width:
+                    raise InvalidInput(f"The model takes {width} columns; got {frame.shape[1]}.", location="/data")
+            return _with_missing_numbers(frame) if only_numbers else frame
         if isinstance(rows[0], list) and any(isinstance(value, list) for value in rows[0]) and width is None:
             return inputs.any_array(rows, np.dtype("float32"))
         array = inputs.plain_matrix(rows, width, names)
@@ -74,6 +75,12 @@ def untyped(names: Sequence[str] | None, width: int | None, *, as_array: bool) -
         return rows
 
     return Reader(read, wrap)
+
+
+def _with_missing_numbers(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of a column of nothing but null pandas makes one of objects."""
+    empty = frame.columns[frame.isna().all()]
+    return frame.astype(dict.fromkeys(empty, "float64"))
 
 
 def _column(values: list[Any], column: Column) -> Any:

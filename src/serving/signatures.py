@@ -6,7 +6,7 @@ import numpy as np
 from mlflow.models import Model
 from mlflow.pyfunc import PyFuncModel
 
-from . import ARRAY_FLAVORS, frames, inputs
+from . import ARRAY_FLAVORS, NUMBER_FLAVORS, frames, inputs
 from .metadata import flavor
 
 _MADE = {
@@ -39,7 +39,12 @@ def choose_input(model: PyFuncModel) -> inputs.Reader:
         if meta.signature is not None or example == "json_object":
             return inputs.Reader(_as_is)
         names, width = features(model)
-        return frames.untyped(names, width, as_array=example == "ndarray" or flavor(meta) in ARRAY_FLAVORS)
+        return frames.untyped(
+            names,
+            width,
+            as_array=example == "ndarray" or flavor(meta) in ARRAY_FLAVORS,
+            only_numbers=flavor(meta) in NUMBER_FLAVORS,
+        )
     if schema.is_tensor_spec():
         tensors: dict[Any, Any] = {spec.name: (np.dtype(spec.type), tuple(spec.shape)) for spec in schema.inputs}
         if not schema.has_input_names():

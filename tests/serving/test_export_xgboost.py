@@ -110,3 +110,13 @@ def test_a_model_that_takes_a_number_for_a_missing_value_serves_as_it_is(made: C
     about = compiling.write(made(xgboost.XGBClassifier(missing=0.0, **SMALL).fit(X, Y)))
     assert "form" not in about
     assert "another missing value than NaN" in about["reason"]
+
+
+@pytest.mark.parametrize("rows", [models.FRAME, models.X], ids=["with names", "without names"])
+@pytest.mark.parametrize("data", [[{**dict.fromkeys("bcde", 1.0), "a": None}], [dict.fromkeys("abcde")]])
+def test_a_record_with_a_missing_number_is_predicted_as_a_list_with_it_also_without_a_form(
+    made_by_its_flavor: Callable[[Any], Path], rows: Any, data: list[dict[str, float | None]]
+) -> None:
+    served = loading.load(made_by_its_flavor(xgboost.XGBClassifier(**SMALL).fit(rows, models.Y)))
+    records = [{name: data[0][name] for name in models.NAMES}]
+    assert predictions(served, records) == predictions(served, [list(records[0].values())])
