@@ -103,7 +103,9 @@ def taken_apart(uri: str) -> str:
 def without_credentials(uri: str) -> str:
     """The address as it may be shown: user and password, if it holds any, left out."""
     parts = urlsplit(uri)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    _, given, host = parts.netloc.rpartition("@")
+    # Put together again, an address without a host would lose slashes, as sqlite:///mlflow.db.
+    return parts._replace(netloc=host).geturl() if given else uri
 
 
 def _import() -> None:
