@@ -15,6 +15,9 @@ def _quantity(text: str) -> str:
     return text
 
 
+# Files that hold a token often end with a line break, which no header can carry.
+_Token = Annotated[SecretStr, AfterValidator(lambda token: SecretStr(token.get_secret_value().strip()))]
+
 # Commands and the engine run in folders of their own, where a relative path would mean another place.
 _Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 
@@ -71,7 +74,7 @@ class Settings(BaseSettings):
     url: str = "http://127.0.0.1:8000"
     """Where the commands that speak HTTP find the API."""
 
-    api_token: SecretStr | None = None
+    api_token: _Token | None = None
     """Bearer token that every request must carry. Without one the API listens on loopback only."""
 
     mlflow_tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")

@@ -38,7 +38,12 @@ class DeployOptions(TypedDict, total=False):
 
 
 def body(source: Source, name: str, options: DeployOptions) -> dict[str, Any]:
-    """The JSON of the request. Raises what `sources.script` raises."""
+    """The JSON of the request. Raises what `sources.script` raises, and TypeError for what is no option."""
+    for unknown in options.keys() - DeployOptions.__annotations__.keys():
+        raise TypeError(f"deploy() got an unexpected keyword argument {unknown!r}")
+    requirements = options.get("requirements") or ()
+    if isinstance(requirements, str):  # which is a sequence of strings, too: of its letters
+        raise TypeError(f"requirements must be a list of strings, such as [{requirements!r}]")
     file_name, content = script(source)
     limits = {
         "replicas": options.get("replicas"), "memory_limit": options.get("memory"), "cpu_limit": options.get("cpu")
@@ -53,7 +58,7 @@ def body(source: Source, name: str, options: DeployOptions) -> dict[str, Any]:
         "script_name": options.get("script_name") or file_name,
         "experiment_name": options.get("experiment") or name,
         "model_name": name,
-        "requirements": list(options.get("requirements") or ()),
+        "requirements": list(requirements),
         **_given(optional),
     }
 

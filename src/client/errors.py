@@ -1,13 +1,13 @@
 """What can go wrong, as exceptions. Those that the API or a model tells carry its problem object (RFC 9457)."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from ..answers import Problem
 
 
 class ClientError(Exception):
-    """Root. `message`: what failed, for people."""
+    """Root. `message`: what failed, for people. All can be copied and pickled, as pools of processes do."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -37,6 +37,9 @@ class OutOfSight(ClientError):
         self.model = model
         self.why = why
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.model, self.why), self.__dict__
+
 
 class ModelProblem(Problem):
     """A model server's problem. `pointer`: the part of the body that is wrong, a JSON pointer (RFC 6901)."""
@@ -50,6 +53,9 @@ class ProblemAnswered(ClientError):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.detail)
         self.problem = problem
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.problem,), self.__dict__
 
 
 class InvalidRequest(ProblemAnswered):

@@ -6,14 +6,19 @@ import math
 from collections.abc import Mapping
 from datetime import date, time
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
 
-    Rows: TypeAlias = Sequence[Any] | Mapping[str, Any] | pd.DataFrame
+    class _Array(Protocol):
+        """An array of numpy, or a series."""
+
+        def tolist(self) -> Any: ...
+
+    Rows: TypeAlias = Sequence[Any] | Mapping[str, Any] | _Array | pd.DataFrame
 
 
 def body(rows: "Rows") -> bytes:
@@ -48,6 +53,8 @@ def _plain(value: Any) -> Any:
         return base64.b64encode(value).decode()
     if isinstance(value, Decimal):
         return None if value.is_nan() else float(value)
+    if type(value).__module__ == "numpy" and value.dtype.kind == "M":  # `tolist` makes nanoseconds plain numbers
+        return _without_nat(value.astype(str).tolist())
     if callable(getattr(value, "tolist", None)):  # arrays and scalars of numpy, series
         return _without_nan(value.tolist())
     if isinstance(value, Mapping):
@@ -63,3 +70,9 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_nan(one) for one in value]
     return value
+
+
+def _without_nat(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_nat(one) for one in value]
+    return None if value == "NaT" else value

@@ -62,7 +62,7 @@ class Client:
         what it raises ends the waiting, and the deploy goes on at the server.
 
         Raises OutOfSight where the connection ends before the deploy does; OSError, ValueError for a source that
-        cannot be sent.
+        cannot be sent; TypeError for what is no option.
         """
         request = deploys.body(source, name, options)
         with ExitStack() as connection:

@@ -52,12 +52,12 @@ def address(url: str | None) -> str:
 
 
 def bearer(token: str | None) -> dict[str, str]:
-    """The header with `token`, else with ASGARD_API_TOKEN; an empty one is none. Raises ValueError where not ASCII."""
-    chosen = os.environ.get("ASGARD_API_TOKEN") if token is None else token
+    """The header with `token`, else ASGARD_API_TOKEN; an empty one is none. Raises ValueError where none holds it."""
+    chosen = (os.environ.get("ASGARD_API_TOKEN", "") if token is None else token).strip()
     if not chosen:
         return {}
-    if not chosen.isascii():
-        raise ValueError("The API's token has characters beyond ASCII, which a header cannot carry")
+    if not (chosen.isascii() and chosen.isprintable()):
+        raise ValueError("The API's token has characters beyond printable ASCII, which a header cannot carry")
     return {"Authorization": f"Bearer {chosen}"}
 
 

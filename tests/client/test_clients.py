@@ -1,5 +1,7 @@
 """Both clients against a real API and a real model server."""
 
+import copy
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,18 +19,20 @@ from asgard.client import (
     AsyncClient,
     AuthorizationFailed,
     Client,
+    ClientError,
     InvalidData,
     ModelFailed,
     ModelNotFound,
     NotAsgard,
     NotServing,
+    OutOfSight,
     Overloaded,
     ProblemAnswered,
     Unavailable,
     Unreachable,
     transport,
 )
-from asgard.client.errors import BY_CODE
+from asgard.client.errors import BY_CODE, ModelProblem
 from asgard.errors import AsgardError, TrackingUnavailable
 from asgard.settings import Settings
 
@@ -103,6 +107,17 @@ def test_address_and_token_are_the_environments_where_none_are_given(
     assert cls().url == "http://elsewhere:1"
     assert cls()._api.headers["Authorization"] == "Bearer secret"
     assert "Authorization" not in cls(token="")._api.headers
+
+
+@pytest.mark.parametrize("cls", [Client, AsyncClient])
+def test_a_token_goes_without_the_end_of_the_file_that_it_was_in(cls: type[Client | AsyncClient]) -> None:
+    assert cls(token="secret\n")._api.headers["Authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize("token", ["gehe\u00edm", "se\ncret"])
+def test_a_token_that_no_header_can_hold_is_refused_and_not_shown(token: str) -> None:
+    with pytest.raises(ValueError, match=r"^The API's token has characters beyond printable ASCII"):
+        Client(token=token)
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://127.0.0.1", "http://", "http://127.0.0.1:notaport"])
@@ -203,3 +218,21 @@ print(*sorted(name for name in sys.modules if name.startswith("asgard.") and nam
 
 def test_all_that_can_be_raised_is_exported() -> None:
     assert {error.__name__ for error in BY_CODE.values()} <= set(client.__all__)
+
+
+@pytest.mark.parametrize("again", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidData(ModelProblem(type="a", title="b", status=422, detail="c", code="invalid_data", pointer="/data/0")),
+        OutOfSight("iris", "It is silent."),
+        Unreachable("Nothing answers."),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_is_raised_in_another_process_reaches_this_one(
+    error: ClientError, again: Callable[[ClientError], ClientError]
+) -> None:
+    error.add_note("Of the third row.")
+    same = again(error)
+    assert (type(same), str(same), vars(same)) == (type(error), str(error), vars(error))

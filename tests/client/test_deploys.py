@@ -1,3 +1,4 @@
+import re
 import socket
 import threading
 from pathlib import Path
@@ -91,6 +92,18 @@ def test_what_is_not_given_or_none_is_not_in_the_request(call: Call, platform: F
             tags=None,
         )
     ]
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [({"memory_limit": "1Gi"}, "unexpected keyword argument 'memory_limit'"), ({"requirements": "numpy"}, "['numpy']")],
+)
+def test_an_option_that_cannot_be_meant_is_refused_before_anything_is_sent(
+    call: Call, platform: FakePlatform, script: Path, option: Any, words: str
+) -> None:
+    with pytest.raises(TypeError, match=re.escape(words)):
+        call("deploy", script, name="iris", **option)
+    assert platform.requests == []
 
 
 def test_a_function_is_deployed_as_a_script_of_its_own(call: Call, platform: FakePlatform) -> None:

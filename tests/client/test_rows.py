@@ -60,6 +60,11 @@ def test_a_frame_with_a_name_twice_is_refused() -> None:
         ([np.array([1, 2])], [[1, 2]]),
         ([[np.float32(0.5), np.int64(3), math.nan]], [[0.5, 3, None]]),
         ([[datetime.date(2026, 1, 1), pd.NaT, pd.NA]], [["2026-01-01", None, None]]),
+        (
+            {"at": np.array(["2026-01-01T10:00:00.000000001", "NaT"], dtype="datetime64[ns]")},
+            {"at": ["2026-01-01T10:00:00.000000001", None]},
+        ),
+        ([[np.datetime64("2026-01-01", "ns"), np.datetime64("NaT")]], [["2026-01-01T00:00:00.000000000", None]]),
         ([[b"\x00\xff", Decimal("1.5"), Decimal("NaN")]], [["AP8=", 1.5, None]]),
     ],
 )
