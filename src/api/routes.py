@@ -100,6 +100,7 @@ def about(metrics: Metrics) -> APIRouter:
     """What answers outside /mlops: to anybody, but for the metrics."""
     router = APIRouter(tags=["about"])
 
+    @router.head("/", include_in_schema=False)
     @router.get("/", summary="What this is", responses=problems(*_ANYWHERE))
     async def root() -> dict[str, Any]:
         return {
@@ -117,6 +118,7 @@ def about(metrics: Metrics) -> APIRouter:
             },
         }
 
+    @router.head("/health", include_in_schema=False)  # with which load balancers ask
     @router.get("/health", summary="Whether the API answers", responses=problems(*_ANYWHERE))
     async def health() -> dict[str, str]:
         """Of the API alone; `/mlops/status` tells about MLflow, Feast and deploys."""
@@ -148,13 +150,14 @@ def _check_content(request: Request) -> None:
     """Only plain JSON: a page on another site cannot send that without asking first, and nobody answers it yes."""
     declared = Message()
     declared["Content-Type"] = request.headers.get("content-type", "")
-    if declared.get_content_type() != "application/json" or declared.get_param("charset", "utf-8") not in _UTF8:
+    charset = str(declared.get_param("charset", "utf-8")).lower()
+    if declared.get_content_type() != "application/json" or charset not in _UTF8:
         raise UnsupportedContent("Send the body as `Content-Type: application/json`, in UTF-8.")
-    if request.headers.get("content-encoding", "identity") != "identity":
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedContent("Send the body uncompressed, without a Content-Encoding header.")
 
 
-_UTF8 = ("utf-8", "UTF-8", "utf8")
+_UTF8 = ("utf-8", "utf8")
 
 
 async def _read(request: Request, limit: int) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from asgard.api.app import create_server
-from asgard.api.auth import PUBLIC, ListenRefused, check_listen
+from asgard.api.auth import PUBLIC, ListenRefused, check_listen, token
 from asgard.settings import Settings
 
 from .fake_platform import FakePlatform, Running, post, running
@@ -114,7 +114,7 @@ def test_a_body_that_a_page_of_another_site_could_send_is_refused(
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/json", "Application/JSON; charset=UTF-8", 'application/json; charset="utf-8"']
+    "content_type", ["application/json", "Application/JSON; charset=Utf-8", 'application/json; charset="utf-8"']
 )
 def test_json_is_taken_however_it_is_spelt(server: Running, content_type: str) -> None:
     answer = httpx.post(f"{server.url}/mlops/deploy", content=b"{}", headers={"Content-Type": content_type})
@@ -149,3 +149,8 @@ def test_an_empty_token_is_no_token() -> None:
 
 def test_with_a_token_any_address_may() -> None:
     check_listen("0.0.0.0", Settings(api_token=SecretStr(TOKEN)))
+
+
+def test_a_token_goes_without_the_end_of_the_file_that_it_was_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASGARD_API_TOKEN", "secret\n")
+    assert token(Settings()) == b"secret"

@@ -75,6 +75,11 @@ def test_a_compressed_body_is_refused(bounded: Running) -> None:
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_content")
 
 
+def test_a_coding_that_is_none_is_taken_however_it_is_spelt(bounded: Running) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "Identity"}
+    assert httpx.post(f"{bounded.url}/mlops/deploy", content=b"{}", headers=headers).status_code == 422
+
+
 def test_a_body_that_breaks_off_runs_nothing_and_the_server_goes_on(server: Running, platform: FakePlatform) -> None:
     client = connect(server, "Content-Length: 100")
     client.sendall(b"{")

@@ -152,6 +152,13 @@ def test_another_method_is_told_which_one_there_is(server: Running) -> None:
     assert (answer.status_code, answer.json()["code"], answer.headers["allow"]) == (405, "method_not_allowed", "POST")
 
 
+@pytest.mark.parametrize("path", ["/", "/health"])
+def test_a_load_balancer_may_ask_without_wanting_a_body(server: Running, path: str) -> None:
+    answer, got = httpx.head(f"{server.url}{path}"), httpx.get(f"{server.url}{path}")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-length"] == str(len(got.content))
+
+
 def test_the_root_links_to_addresses_that_answer(server: Running) -> None:
     links = httpx.get(f"{server.url}/").json()["links"]
     assert httpx.get(server.url + links.pop("deploy")).status_code == 405
