@@ -41,13 +41,14 @@ def logs(
     """
     from .configuration import load
 
-    path = load().data_dir / "models" / name / "logs" / "server.log"
+    data_dir = load().data_dir
+    path = data_dir / "models" / name / "logs" / "server.log"
     # A name is a folder's name here, so nothing but a model's name will do.
     if not naming.is_model_name(name) or not path.parent.is_dir():
         raise CommandFailed(
             "There is no such log",
-            f"No model named {name!r} is served from the data folder {path.parents[3]}. `asgard models` lists the "
-            "models there are.",
+            f"No model named {name!r} is served from the data folder {data_dir}. `asgard models` lists the models "
+            "there are.",
             NOT_FOUND,
         )
     show = _as_json if as_json else _as_text

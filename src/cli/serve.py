@@ -56,9 +56,12 @@ def serve(
     logs.configure("info", log_format)
     settings = load()
     with _only_one(settings):
-        from ..api.auth import check_listen
+        from ..api.auth import ListenRefused, check_listen
 
-        check_listen(host, settings)
+        try:
+            check_listen(host, settings)
+        except ListenRefused as error:
+            raise CommandFailed("The API was not started", error.message, USAGE) from None
         _run(settings, _listen(host, port))
 
 

@@ -59,6 +59,7 @@ def test_a_model_that_does_not_serve_here_is_exit_code_4(run: Run, log: Path, na
     result = run("logs", name)
     assert result.exit_code == 4
     assert result.stdout == ""
+    assert f"data folder {log.parents[3]}. " in result.stderr
 
 
 def test_following_begins_with_the_last_lines_and_goes_on_across_rotations(log: Path) -> None:

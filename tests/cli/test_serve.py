@@ -106,7 +106,8 @@ def test_a_port_that_is_taken_is_named(run: Run) -> None:
 
 def test_it_does_not_listen_beyond_this_machine_without_a_token(run: Run) -> None:
     result = run("serve", "--host", "0.0.0.0", "--port", "0")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: The API was not started")
     assert "ASGARD_API_TOKEN" in result.stderr
 
 
