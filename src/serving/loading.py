@@ -50,6 +50,11 @@ def reason(error: BaseException) -> str:
             " Only what is logged with the model is there when it serves: give the file to `log_model` as one of its"
             " `artifacts`, and read it from `context.artifacts`."
         )
+    if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+        said += (
+            " A model is served away from MLflow: what it reads there, such as another model, give to `log_model` as"
+            ' one of its `artifacts` (`artifacts={"base": uri}`), and load it from `context.artifacts["base"]`.'
+        )
     return said
 
 
