@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10, 100, 1000], help="numbers of models, rising")
     parser.add_argument("--served", type=int, default=50, help="models that are served in the end (default: 50)")
     parser.add_argument(
-        "--repeats", type=int, default=3, help="of a deploy; a GET is done thrice as often (default: 3)"
+        "--repeats", type=int, default=5, help="of a deploy; a GET is done thrice as often (default: 5)"
     )
     parser.add_argument("--publish", action="store_true", help="write the results to docs/performance.md")
     options = parser.parse_args()
