@@ -13,6 +13,10 @@ class ClientError(Exception):
         super().__init__(message)
         self.message = message
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without `__init__`, which takes another number of things in some of them than `args` holds.
+        return type(self).__new__, (type(self), *self.args), self.__dict__
+
 
 class Unreachable(ClientError):
     """Nothing answers at the address, not in time, or the connection broke."""
@@ -37,9 +41,6 @@ class OutOfSight(ClientError):
         self.model = model
         self.why = why
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.model, self.why), self.__dict__
-
 
 class ModelProblem(Problem):
     """A model server's problem. `pointer`: the part of the body that is wrong, a JSON pointer (RFC 6901)."""
@@ -53,9 +54,6 @@ class ProblemAnswered(ClientError):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.detail)
         self.problem = problem
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.problem,), self.__dict__
 
 
 class InvalidRequest(ProblemAnswered):

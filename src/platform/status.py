@@ -13,7 +13,6 @@ import structlog
 from ..settings import Settings
 from . import mlflow_server
 from .features import FeastProbe
-from .tracking import without_credentials
 
 Health = Literal["starting", "healthy", "unhealthy"]
 Check = Callable[[], str | None]
@@ -47,7 +46,7 @@ class StatusMonitor:
 
     def __init__(self, settings: Settings, feast: FeastProbe, deployment_service: Check) -> None:
         self._settings = settings
-        self._mlflow_uri = without_credentials(mlflow_server.tracking(settings).uri)
+        self._mlflow_uri = mlflow_server.tracking(settings).uri
         self._began = time.monotonic()
         self._mlflow_was_up = settings.mlflow_tracking_uri is not None
         self._mlflow = _Watched("MLflow", self._check_mlflow)
@@ -79,7 +78,7 @@ class StatusMonitor:
 
     def _check_mlflow(self) -> str | None:
         # The embedded server moves when another program has taken its port.
-        self._mlflow_uri = without_credentials(mlflow_server.tracking(self._settings).uri)
+        self._mlflow_uri = mlflow_server.tracking(self._settings).uri
         trouble = mlflow_server.check(self._settings)
         self._mlflow_was_up = self._mlflow_was_up or trouble is None
         if not self._mlflow_was_up and time.monotonic() - self._began < mlflow_server.START_SECONDS:

@@ -30,7 +30,7 @@ from .script_failures import describe
 from .script_output import TAIL_LINES, ScriptOutput
 from .script_templates import ScriptTemplates
 
-LOG: Final = "output.log"
+_LOG: Final = "output.log"
 """File beside the script's folder that keeps all it printed, as bytes: what is in the folder is the script's own."""
 
 _HOME: Final = "home"
@@ -100,7 +100,7 @@ def run_script(
 
 def log_file(folder: Path) -> Path:
     """Of a script that runs, or ran, in this folder."""
-    return folder.with_name(LOG)
+    return folder.with_name(_LOG)
 
 
 def log_tail(folder: Path) -> list[str]:

@@ -91,9 +91,8 @@ class Connection(asyncio.Protocol):
         self._active = self._server.now
         if self._ended:
             return
-        in_head = self._head_bytes > 0
         self._whole = None
-        if self._exchange is None and not in_head:
+        if self._exchange is None and self._head_bytes == 0:
             known = self._server.known_heads.find(data)
             if known is not None:
                 head, body = known
