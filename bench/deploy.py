@@ -17,7 +17,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from pathlib import Path
 import httpx
 from uv import find_uv_bin
 
-from asgard.platform import engine_install
+from asgard.platform import engine_install, ports
 from asgard.settings import Settings
 
 CHECKOUT = Path(__file__).parents[1]
@@ -47,12 +46,6 @@ SCRIPT = CHECKOUT / "examples" / "quickstart" / "train.py"
 REQUIREMENTS = ["mlflow", "scikit-learn==1.3.0"]
 ROW = [0.1, -0.2, 0.3, 0.4, -0.5]
 DEADLINE_SECONDS = 900.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -155,7 +148,7 @@ def by_hand(environment: Mapping[str, str], project: Path, *, install: bool) -> 
     subprocess.run([programs / "python", SCRIPT.name], env=variables, cwd=project, check=True, capture_output=True)
     trained = time.monotonic() - began
     models = sorted((project / "mlruns").glob("*/models/m-*/artifacts"), key=lambda path: path.stat().st_mtime)
-    port = free_port()
+    port = ports.allocate(())
     command = [str(programs / "mlflow"), "models", "serve", "-m", str(models[-1]), "--env-manager", "local"]
     with process([*command, "--port", str(port), "--host", "127.0.0.1"], variables, project):
         until(lambda: answers(f"http://127.0.0.1:{port}/invocations", {"inputs": [ROW]}))
@@ -165,7 +158,7 @@ def by_hand(environment: Mapping[str, str], project: Path, *, install: bool) -> 
 @contextmanager
 def api(environment: Mapping[str, str], folder: Path) -> Iterator[tuple[str, float, float]]:
     """`asgard serve`: its URL, and after how many seconds it answered and was ready."""
-    port = free_port()
+    port = ports.allocate(())
     url = f"http://127.0.0.1:{port}"
     began = time.monotonic()
     with process([ASGARD, "serve", "--port", str(port)], environment, folder):

@@ -41,9 +41,8 @@ from peers import PEERS, Peer, Rows, Started, environment
 from platformdirs import user_cache_path
 from uv import find_uv_bin
 
-from asgard.platform import bundle, pythons
+from asgard.platform import bundle, ports, pythons
 from asgard.serving import COMPILED_REQUIREMENTS, SERVER_REQUIREMENTS
-from deploy import free_port
 
 CACHE = user_cache_path("asgard") / "bench"
 OURS = ("mlflow-skinny", *SERVER_REQUIREMENTS, *COMPILED_REQUIREMENTS)
@@ -264,7 +263,7 @@ class Server:
 @contextmanager
 def serving(peer: Peer, python: Path, model: Path, folder: Path, rows: Rows, expected: list[Any]) -> Iterator[Server]:
     """The peer's server, while it runs."""
-    port = free_port()
+    port = ports.allocate(())
     url = f"http://127.0.0.1:{port}{peer.path}"
     began = time.monotonic()
     with running(peer.start(python, model, port), model, folder) as process:

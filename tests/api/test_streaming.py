@@ -23,6 +23,7 @@ from asgard.platform.requests import DeployRequest
 from asgard.progress import OnProgress, Progress
 from asgard.settings import Settings
 
+from ..ports import free_port
 from ..waiting import until
 from .fake_platform import (
     DEADLINE_SECONDS,
@@ -317,8 +318,7 @@ create_server(Settings(data_dir=folder, api_token=None), "127.0.0.1", int(sys.ar
 
 
 def test_sigterm_ends_the_process_once_the_deploy_is_answered(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-c", SERVING, str(Path(__file__).parents[2]), str(tmp_path), str(port)]
     )

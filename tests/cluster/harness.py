@@ -21,11 +21,12 @@ import psutil
 from lightkube import AsyncClient, Client
 from lightkube.config.kubeconfig import KubeConfig
 
+from ..ports import free_port
 from . import access, binaries, images, leftovers, model, node, packages, registry, slots
 from .forwarder import Endpoint, Forwarder
 from .loadbalancer import LoadBalancer
 from .model import Cluster, HarnessError
-from .parts import Parts, free_ports
+from .parts import Parts
 from .processes import OnLog
 from .slots import Slot
 
@@ -172,7 +173,7 @@ async def _run(
 
 
 def _bring_up(folder: Path, slot: Slot, parts: Parts, prepared: Prepared) -> Cluster:
-    [registry_port] = free_ports(1)
+    registry_port = free_port()
     parts.start("registry", registry.command(folder / "registry", registry_port))
     containerd = node.start_containerd(parts, folder, slot)
     images.import_pause(folder, containerd)

@@ -13,12 +13,13 @@ import httpx
 from lightkube import Client
 from lightkube.resources.core_v1 import Node, ServiceAccount
 
+from ..ports import free_port
 from . import access, certificates
 from .certificates import Pair
 from .leftovers import make_cgroup
 from .model import HarnessError
 from .packages import CNI_BIN
-from .parts import Parts, free_ports
+from .parts import Parts
 from .slots import Slot
 
 NODE: Final = "localhost"
@@ -55,7 +56,7 @@ def _text(path: str) -> str:
 
 def start_control_plane(parts: Parts, folder: Path, programs: Path, slot: Slot) -> Path:
     """etcd, API server, controllers and scheduler; returns the administrator's kubeconfig."""
-    client_port, peer_port, api_port, controller_port, scheduler_port = free_ports(5)
+    client_port, peer_port, api_port, controller_port, scheduler_port = (free_port() for _ in range(5))
     etcd, server = f"http://127.0.0.1:{client_port}", f"https://127.0.0.1:{api_port}"
     parts.start(
         "etcd",
@@ -142,7 +143,7 @@ state = "{folder}/containerd/state"
 
 def start_kubelet(parts: Parts, folder: Path, programs: Path, slot: Slot, containerd: Path) -> None:
     make_cgroup(slot)
-    port, health_port = free_ports(2)
+    port, health_port = free_port(), free_port()
     settings = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",

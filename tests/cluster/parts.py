@@ -1,7 +1,6 @@
 """The programs that a cluster consists of, as processes of the harness."""
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -61,12 +60,3 @@ class Parts:
         for name in names:
             lines += [f"--- {name}", *(self._folder / f"{name}.log").read_text(errors="replace").splitlines()[-10:]]
         return lines
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody listens on, all different."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports

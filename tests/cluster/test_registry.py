@@ -19,11 +19,11 @@ from lightkube.models.core_v1 import (
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Pod, Secret
 
+from ..ports import free_port
 from ..waiting import until
 from . import images, oci, registry
 from .harness import Prepared
 from .model import Cluster
-from .parts import free_ports
 
 
 def head(manifest: str) -> httpx.Response:
@@ -40,7 +40,7 @@ def test_the_registry_takes_and_gives_up_an_image(cluster: Cluster, tmp_path: Pa
 
 
 def test_a_registry_of_ones_own_asks_for_credentials_and_keeps_what_it_has(prepared: Prepared, tmp_path: Path) -> None:
-    [port] = free_ports(1)
+    port = free_port()
     image = images.pause(tmp_path)
     with registry.running(tmp_path / "registry", port, {"me": "secret"}) as address:
         assert address == f"127.0.0.1:{port}"
@@ -55,7 +55,7 @@ def test_a_registry_of_ones_own_asks_for_credentials_and_keeps_what_it_has(prepa
 def test_the_node_pulls_from_any_registry_of_this_machine_with_the_pods_credentials(
     cluster: Cluster, client: Client, tmp_path: Path
 ) -> None:
-    [port] = free_ports(1)
+    port = free_port()
     with registry.running(tmp_path / "registry", port, {"me": "secret"}) as address:
         image = oci.push(images.pause(tmp_path), address, "a", "1", ("me", "secret"))
         login = {"auths": {address: {"username": "me", "password": "secret"}}}

@@ -10,9 +10,10 @@ from ..cluster import access
 from ..cluster.model import Cluster
 from ..platform.images import front
 from ..platform.images.front import Front
+from ..ports import free_port
 from ..standins import kubernetes_provider
 from .clusters import NAMESPACE, RBAC
-from .live import Live, free_port
+from .live import Live
 
 
 @pytest.fixture(scope="session")

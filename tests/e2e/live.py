@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -26,12 +25,6 @@ _log = logging.getLogger(__name__)
 
 HTTP = httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
 """A new connection a request, so that any worker may answer; one client, as making one costs more than asking."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def body(script: str, model: str, **fields: Any) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from asgard import naming
 
 from ..cluster import Cluster, access
 from ..cluster import registry as registries
-from ..cluster.parts import free_ports
+from ..ports import free_port
 from ..standins import aws, kubernetes_provider, write_launcher
 from ..standins.aws import moto_server
 from ..standins.aws.fixtures import REGION
@@ -66,7 +66,7 @@ class Account:
 @pytest.fixture(scope="module")
 def account(cluster: Cluster, pulumi_path: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     folder = tmp_path_factory.mktemp("ecr")
-    [port] = free_ports(1)
+    port = free_port()
     kubeconfig = access.for_service_account(cluster, "asgard", [RBAC], namespace=NAMESPACE)
     with (
         pytest.MonkeyPatch.context() as patch,

@@ -17,8 +17,8 @@ from asgard.serving.http_server import Server
 from asgard.serving.loading import load
 
 from ..api.fake_platform import DEADLINE_SECONDS
+from ..ports import free_port
 from ..waiting import until
-from .parents import free_port
 
 
 @contextmanager

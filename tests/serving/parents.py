@@ -15,13 +15,7 @@ from asgard.serving import control
 from asgard.serving.desired import Desired, Status
 from asgard.serving.processes import alive
 
-
-def free_port() -> int:
-    """A port of the loopback that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+from ..ports import free_port
 
 
 class Model:

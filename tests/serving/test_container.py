@@ -16,6 +16,7 @@ import pytest
 from asgard.serving.container import cpu_limit, memory_limit
 from asgard.serving.processes import alive
 
+from ..ports import free_port
 from ..waiting import until
 
 DEADLINE = 120
@@ -56,8 +57,7 @@ def started(model_python: Path, bundle: Callable[..., Path]) -> Iterator[Callabl
 
     def start(what: str | Path) -> Container:
         folder = bundle(what) if isinstance(what, str) else what
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
+        port = free_port()
         command = ["-m", "asgard_server.container", "--host", "127.0.0.1", "--port", str(port), str(folder)]
         process = subprocess.Popen(
             [model_python, *command],

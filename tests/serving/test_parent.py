@@ -22,8 +22,9 @@ from asgard.serving import control, options, server_log
 from asgard.serving.desired import ApplyFailed, to_json
 from asgard.serving.processes import alive, tree
 
+from ..ports import free_port
 from ..waiting import until
-from .parents import Model, Parents, free_port
+from .parents import Model, Parents
 
 
 @contextmanager

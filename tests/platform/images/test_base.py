@@ -15,6 +15,7 @@ from asgard.platform.images.layers import Entry, Link
 from asgard.platform.images.registry import Repository
 
 from ...cluster.harness import Prepared
+from ...ports import free_port
 from . import front, registries
 from .conftest import ignore
 
@@ -138,7 +139,7 @@ def test_a_real_base_is_described_and_its_python_runs_here(base: bases.Base, bas
 def test_what_was_resolved_is_found_again_by_its_digest_with_no_registry(
     base: bases.Base, base_name: str, cache: Path
 ) -> None:
-    gone = f"127.0.0.1:{registries.free_port()}/test/python@{base.reference.digest}"
+    gone = f"127.0.0.1:{free_port()}/test/python@{base.reference.digest}"
     found = bases.resolve(gone, "linux/amd64", cache, ignore)
     assert (found.layers, found.contents, found.config) == (base.layers, base.contents, base.config)
 

@@ -16,6 +16,7 @@ from asgard.platform.images.oci import Descriptor
 from asgard.platform.images.registry import Repository
 
 from ...cluster.harness import Prepared
+from ...ports import free_port
 from . import front, registries
 from .conftest import ignore
 from .front import Fault, Front
@@ -139,7 +140,7 @@ def test_a_registry_that_allows_no_deleting_says_so(prepared: Prepared, tmp_path
 
 def test_a_registry_that_is_down_is_named_after_some_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "ATTEMPTS", 3)
-    host = f"127.0.0.1:{registries.free_port()}"
+    host = f"127.0.0.1:{free_port()}"
     with Repository(host, "a/b") as repository, pytest.raises(InfrastructureFailed) as raised:
         repository.digest("v1")
     assert raised.value.reason == "RegistryUnavailable"
@@ -149,7 +150,7 @@ def test_a_registry_that_is_down_is_named_after_some_tries(monkeypatch: pytest.M
 def test_a_registry_that_comes_back_is_waited_for(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    port = registries.free_port()
+    port = free_port()
     with ExitStack() as started, Repository(f"127.0.0.1:{port}", "a/b") as repository:
         waits: list[int] = []
 
@@ -270,7 +271,7 @@ def test_tls_is_kept_where_a_registry_says_http_of_itself(
 ) -> None:
     """As one does that does not know of the proxy that speaks TLS for it."""
     made = registries.certificate(tmp_path / "tls")
-    port = registries.free_port()
+    port = free_port()
     http = {"host": f"http://127.0.0.1:{port}", "tls": {"certificate": str(made.file), "key": str(made.key_file)}}
     monkeypatch.setenv("SSL_CERT_FILE", str(made.file))
     monkeypatch.setattr(client, "is_loopback", lambda _: False)

@@ -20,8 +20,9 @@ from asgard.platform.images.push import push
 from asgard.platform.images.registry import Repository
 
 from ...cluster.harness import Prepared
+from ...ports import free_port
 from ...serving import models
-from . import bundles, docker_daemon, registries
+from . import bundles, docker_daemon
 from .conftest import SECONDS, ignore
 
 RESTRICTED: dict[str, Any] = {
@@ -69,7 +70,7 @@ def pushed(image: Image, registry: str, cache: Path) -> str:
 @pytest.fixture
 def container(client: docker.DockerClient, pushed: str) -> Iterator[tuple[Container, str]]:
     """A container of the image, and its URL."""
-    port = registries.free_port()
+    port = free_port()
     client.images.pull(pushed)
     started = client.containers.run(
         pushed, ["--port", str(port)], detach=True, cpu_quota=150_000, cpu_period=100_000, mem_limit="1g", **RESTRICTED
