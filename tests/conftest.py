@@ -16,7 +16,7 @@ from .standins import path_with_cli
 pytest_plugins = ["tests.cluster.fixtures", "tests.standins.aws.fixtures"]
 
 # Longest first, as the last one to begin is the one that the others wait for.
-_LONGEST = ("e2e/test_failures.py", "e2e", "serving/test_parent.py", "platform", "serving")
+_LONGEST = ("e2e/test_failures.py", "e2e", "serving/test_parent.py", "standins", "platform", "bench", "serving")
 _HERE = Path(__file__).parent
 
 

@@ -1,6 +1,6 @@
 """Whatever fails on the cluster or at the registry: what served serves on, nothing is left over, and why is said."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -75,7 +75,7 @@ def problems(
     served: dict[str, dict[str, Any]],
     files: dict[str, str],
     standing: dict[str, list[str]],
-) -> Iterator[dict[str, dict[str, Any]]]:
+) -> dict[str, dict[str, Any]]:
     """What the second versions' deploys, all at once, are answered; with `lost`: requests that the first failed."""
     faults = [
         Fault(r"/v2/acme/is-not-pulled/", 503, times=ALWAYS, agent="containerd"),
@@ -97,9 +97,7 @@ def problems(
     finally:
         for fault in faults:
             before_registry.faults.remove(fault)
-    yield {model: {**answer, "lost": lost[urls[model]]} for model, answer in answers.items()}
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda model: on_cluster.cli("destroy", model, "--yes"), UPDATES))
+    return {model: {**answer, "lost": lost[urls[model]]} for model, answer in answers.items()}
 
 
 @pytest.mark.parametrize("model", UPDATES)

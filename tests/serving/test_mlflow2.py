@@ -2,7 +2,10 @@
 
 import json
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import pytest
@@ -12,10 +15,9 @@ from asgard.serving import SERVER_REQUIREMENTS
 from .conftest import environment
 from .http_server import mlflow_serves
 from .models import X, make_bundle
-from .parents import Parents
+from .parents import Model, Parents
 
 BESIDE = ("numpy<2", "pandas<2.3", "scikit-learn==1.5.2", "cloudpickle<4")
-REQUIREMENTS = ("mlflow-skinny==2.22.0", *BESIDE)
 
 SAVE = """
 import sys, mlflow.pyfunc, mlflow.sklearn
@@ -33,19 +35,50 @@ def of_its_time(test_cache: Path, requirements: tuple[str, ...]) -> Path:
     return environment(test_cache, (*requirements, *SERVER_REQUIREMENTS), python_below=(3, 13))
 
 
-def test_a_model_of_mlflow_2_is_checked_and_served(test_cache: Path, tmp_path: Path) -> None:
-    python = of_its_time(test_cache, REQUIREMENTS)
-    saved = tmp_path / "saved"
+class Served(NamedTuple):
+    """A model of an older MLflow. `expected`: what it says itself to `SAVE`'s rows; `model`: where it serves."""
+
+    python: Path
+    saved: Path
+    expected: list[int]
+    model: Model
+
+
+@contextmanager
+def serving(test_cache: Path, folder: Path, requirements: tuple[str, ...]) -> Iterator[Served]:
+    python = of_its_time(test_cache, requirements)
+    saved = folder / "saved"
     expected = json.loads(subprocess.check_output([python, "-c", SAVE, saved]))
-    bundle = make_bundle(saved, tmp_path / "bundle")
-    with Parents(tmp_path / "models", python, lambda *_: bundle) as parents:
+    bundle = make_bundle(saved, folder / "bundle")
+    with Parents(folder / "models", python, lambda *_: bundle) as parents:
         model = parents.model()
         model.apply()
-        metadata = httpx.get(f"{model.url}/metadata").json()
-        assert (metadata["health_check"], metadata["libraries"]["mlflow-skinny"]) == ("input_example", "2.22.0")
-        answer = httpx.post(f"{model.url}/predict", json={"data": X.tolist()}, timeout=60)
-        assert answer.json() == {"predictions": expected}
-        assert httpx.post(f"{model.url}/predict", json={"data": [[1, 2]]}).status_code == 422
+        yield Served(python, saved, expected, model)
+
+
+@pytest.fixture(scope="module")
+def newest(test_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """By MLflow 2.22, whose server is FastAPI's."""
+    requirements = ("mlflow-skinny==2.22.0", *BESIDE, "fastapi<0.116")
+    with serving(test_cache, tmp_path_factory.mktemp("newest"), requirements) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def flask(test_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """By MLflow 2.9, whose server is Flask's."""
+    requirements = ("mlflow==2.9.2", *BESIDE, "setuptools<81")
+    with serving(test_cache, tmp_path_factory.mktemp("flask"), requirements) as served:
+        yield served
+
+
+def test_a_model_of_mlflow_2_is_checked_and_served(newest: Served) -> None:
+    url = newest.model.url
+    metadata = httpx.get(f"{url}/metadata").json()
+    assert (metadata["health_check"], metadata["libraries"]["mlflow-skinny"]) == ("input_example", "2.22.0")
+    answer = httpx.post(f"{url}/predict", json={"data": X.tolist()}, timeout=60)
+    assert answer.json() == {"predictions": newest.expected}
+    assert httpx.post(f"{url}/predict", json={"data": [[1, 2]]}).status_code == 422
 
 
 INVOCATIONS = (
@@ -62,43 +95,29 @@ INVOCATIONS = (
 )
 
 
-@pytest.mark.parametrize(
-    "mlflow",
-    [("mlflow==2.9.2", *BESIDE, "setuptools<81"), ("mlflow-skinny==2.22.0", *BESIDE, "fastapi<0.116")],
-    ids=["Flask", "FastAPI"],
-)
+@pytest.mark.parametrize("version", ["flask", "newest"])
 def test_invocations_are_answered_with_the_bytes_of_mlflow_2s_server(
-    test_cache: Path, tmp_path: Path, mlflow: tuple[str, ...]
+    request: pytest.FixtureRequest, version: str
 ) -> None:
-    python = of_its_time(test_cache, mlflow)
-    saved = tmp_path / "saved"
-    subprocess.check_output([python, "-c", SAVE, saved])
-    bundle = make_bundle(saved, tmp_path / "bundle")
-    with Parents(tmp_path / "models", python, lambda *_: bundle) as parents, mlflow_serves(python, saved) as theirs:
-        model = parents.model()
-        model.apply()
+    def ask(url: str) -> list[tuple[int, str, bytes]]:
+        answers = [httpx.get(url + path, timeout=60) for path in ("/ping", "/version")]
+        for content_type, body in INVOCATIONS:
+            headers = {} if content_type is None else {"content-type": content_type}
+            answers.append(httpx.post(f"{url}/invocations", content=body, headers=headers, timeout=60))
+        return [(answer.status_code, answer.headers["content-type"], answer.content) for answer in answers]
 
-        def ask(url: str) -> list[tuple[int, str, bytes]]:
-            answers = [httpx.get(url + path, timeout=60) for path in ("/ping", "/version")]
-            for content_type, body in INVOCATIONS:
-                headers = {} if content_type is None else {"content-type": content_type}
-                answers.append(httpx.post(f"{url}/invocations", content=body, headers=headers, timeout=60))
-            return [(answer.status_code, answer.headers["content-type"], answer.content) for answer in answers]
-
-        answers = ask(model.url)
+    served: Served = request.getfixturevalue(version)
+    answers = ask(served.model.url)
+    with mlflow_serves(served.python, served.saved) as theirs:
         assert answers == ask(theirs)
-        assert {status for status, _, _ in answers} == {200, 400, 415, 500}
+    assert {status for status, _, _ in answers} == {200, 400, 415, 500}
 
 
 def test_where_mlflow_2_comes_without_its_server_invocations_are_501(test_cache: Path, tmp_path: Path) -> None:
-    python = of_its_time(test_cache, ("mlflow-skinny==2.9.2", *BESIDE, "setuptools<81"))
-    saved = tmp_path / "saved"
-    subprocess.check_output([python, "-c", SAVE, saved])
-    bundle = make_bundle(saved, tmp_path / "bundle")
-    with Parents(tmp_path / "models", python, lambda *_: bundle) as parents:
-        model = parents.model()
-        model.apply()
-        answer = httpx.post(f"{model.url}/invocations", json={"inputs": X[:1].tolist()}, timeout=60)
+    requirements = ("mlflow-skinny==2.9.2", *BESIDE, "setuptools<81")
+    with serving(test_cache, tmp_path, requirements) as served:
+        url = served.model.url
+        answer = httpx.post(f"{url}/invocations", json={"inputs": X[:1].tolist()}, timeout=60)
         assert (answer.status_code, answer.json()["code"]) == (501, "no_scoring_server")
-        assert httpx.post(f"{model.url}/predict", json={"data": X[:1].tolist()}, timeout=60).status_code == 200
-        assert httpx.get(f"{model.url}/version").content == b"2.9.2"
+        assert httpx.post(f"{url}/predict", json={"data": X[:1].tolist()}, timeout=60).status_code == 200
+        assert httpx.get(f"{url}/version").content == b"2.9.2"
