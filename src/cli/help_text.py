@@ -12,7 +12,7 @@ Try:
   asgard pulumi -- stack ls
 
 [bold]deploy[/], [bold]models[/], [bold]model[/] and [bold]status[/] ask the API. [bold]logs[/], [bold]rollback[/],
-[bold]destroy[/], [bold]platform[/] and [bold]pulumi[/] work on the data folder of
+[bold]destroy[/], [bold]load[/], [bold]platform[/] and [bold]pulumi[/] work on the data folder of
 this machine, whether the API runs or not.
 """
 
@@ -35,6 +35,9 @@ _VARIABLES: Final = {
     "ASGARD_BACKEND_URL": "Pulumi backend of the stacks (in the data folder)",
     "MLFLOW_TRACKING_URI": "MLflow to use (an embedded one)",
     "ASGARD_REGISTRY": "where images go: `ecr`, or `host[:port]/prefix` (none)",
+    "ASGARD_BASE_IMAGE": "what images are built on (the official Python)",
+    "ASGARD_IMAGE_PLATFORM": "of the images (linux/amd64)",
+    "DOCKER_HOST": "the Docker daemon (the one of this machine)",
     "ASGARD_NAMESPACE": "Kubernetes namespace of the models (asgard)",
     "ASGARD_KUBE_CONTEXT": "context of the kubeconfig (its current one)",
     "ASGARD_PULL_USERNAME": "with which the cluster pulls; ECR: access key id (none)",

@@ -1,4 +1,4 @@
-"""`rollback`, `destroy` and `pulumi`: work on the data folder and the backend, with the API running or not."""
+"""`rollback`, `destroy`, `load` and `pulumi`: work on the data folder and the backend, with the API running or not."""
 
 import os
 import signal
@@ -16,6 +16,7 @@ from .output import Stages, note, printable
 
 if TYPE_CHECKING:
     from ..platform.deploy import Tools
+    from ..settings import Settings
 
 _VARIABLES = ("ASGARD_DATA_DIR", "ASGARD_STACKS_DIR", "ASGARD_BACKEND_URL", "MLFLOW_TRACKING_URI")
 
@@ -26,6 +27,11 @@ def add_commands(app: typer.Typer) -> None:
     exits = (0, 1, 2, 4, 5, INTERRUPTED)
     app.command(epilog=help_text.epilog(*exits, variables=_VARIABLES))(rollback)
     app.command(epilog=help_text.epilog(*exits, variables=_VARIABLES))(destroy)
+    app.command(
+        epilog=help_text.epilog(
+            0, 1, 2, 4, variables=("ASGARD_BASE_IMAGE", "ASGARD_IMAGE_PLATFORM", "DOCKER_HOST", *_VARIABLES)
+        )
+    )(load)
     app.command(
         epilog=help_text.epilog(1, 2, variables=_VARIABLES[:3]),
         context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
@@ -78,6 +84,26 @@ def destroy(
     note(f"{name} is gone: {what}.")
 
 
+def load(
+    name: Name,
+    version: Annotated[
+        int | None, typer.Argument(help="The version that is to be loaded.", show_default="the one that serves")
+    ] = None,
+) -> None:
+    """Load a model's image into the local Docker daemon, to run or look at it there; print its name.
+
+    Try:
+      docker run --rm -p 8080:8080 "$(asgard load iris-classifier)"
+    """
+    from ..platform import mlflow_server, model_images
+
+    settings = _settings(name)
+    with Stages() as stages, mlflow_server.running(settings) as tracking:
+        image = model_images.load(settings, tracking, name, version, stages.log)
+    note(f"Docker has the image of {name}.")
+    typer.echo(image)
+
+
 def pulumi(
     arguments: Annotated[
         list[str] | None, typer.Argument(help="What `pulumi` is to be called with.", metavar="-- ARGS")
@@ -107,8 +133,15 @@ def pulumi(
 @contextmanager
 def _tools(name: str) -> Iterator[tuple["Tools", Stages]]:
     """What operates on models, and the progress on the terminal. Raises CommandFailed for what is no model's name."""
-    from .. import logs
     from ..platform.service import offline
+
+    settings = _settings(name)
+    with Stages() as stages, offline(settings, stages.log) as tools:
+        yield tools, stages
+
+
+def _settings(name: str) -> "Settings":
+    from .. import logs
     from .configuration import load
 
     if not naming.is_model_name(name):
@@ -116,5 +149,4 @@ def _tools(name: str) -> Iterator[tuple["Tools", Stages]]:
             "There is no such model", f"{name!r} is no name of a deployed model. `asgard models` lists them.", NOT_FOUND
         )
     logs.configure("warning", "console")
-    with Stages() as stages, offline(load(), stages.log) as tools:
-        yield tools, stages
+    return load()

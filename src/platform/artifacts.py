@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from ruamel.yaml import YAML
 
-from ..errors import InvalidRequest
+from ..errors import InfrastructureFailed, InvalidRequest
 from .tracking import Tracking, connect, reaches_mlflow, without_credentials
 
 BUNDLE: Final = "asgard-bundle"
@@ -43,7 +43,10 @@ def upload_bundle(tracking: Tracking, run_id: str, folder: Path) -> str:
 
 @reaches_mlflow
 def download(tracking: Tracking, uri: str, folder: Path) -> None:
-    """Copy an artifact folder, `mlflow-artifacts:/…` or `models:/m-…`, to `folder`, which must not exist."""
+    """Copy an artifact folder, `mlflow-artifacts:/…` or `models:/m-…`, to `folder`, which must not exist.
+
+    Raises InfrastructureFailed, `reason` ArtifactMissing, where it is gone.
+    """
     uri = _located(tracking, uri)
     require_proxied(uri)
     local = local_path(tracking, uri)
@@ -52,10 +55,18 @@ def download(tracking: Tracking, uri: str, folder: Path) -> None:
         return
     connect(tracking.uri)
     from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=".download-") as temporary:
-        found = download_artifacts(artifact_uri=uri, dst_path=temporary, tracking_uri=tracking.uri)
+        try:
+            found = download_artifacts(artifact_uri=uri, dst_path=temporary, tracking_uri=tracking.uri)
+        except MlflowException as error:
+            if "404 Client Error" not in str(error):  # it says in words what failed
+                raise
+            raise InfrastructureFailed(
+                f"MLflow has no artifact {uri} any more. Deploy again.", reason="ArtifactMissing"
+            ) from error
         Path(found).rename(folder)
 
 

@@ -5,16 +5,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import structlog
 
 from .. import naming
-from ..errors import InfrastructureFailed, InvalidRequest
+from ..errors import InfrastructureFailed, InvalidRequest, ModelNotFound
 from ..settings import Settings
 from ..stacks.provider.image import ImageRuntime, WantedImage
-from . import artifacts, ecr, journal, pythons
+from ..stacks.spec import Release
+from . import artifacts, ecr, environments, journal, pythons, registry, stackfile
+from .bundle import digest as bundle_digest
 from .environments import Lock, Where
-from .images import base, oci, push, wheels
+from .images import base, daemon, oci, push, wheels
 from .images.base import Base
 from .images.build import Image, build
 from .images.registry import Repository
@@ -55,6 +58,31 @@ def digest(settings: Settings, bundle: Path, on_log: OnLog) -> str:
     return _build(settings, bundle, on_log).digest
 
 
+def load(settings: Settings, tracking: Tracking, model: str, version: int | None, on_log: OnLog) -> str:
+    """Have the local Docker daemon take a version's image; gives its name there. None: of the version that serves.
+
+    A version that was deployed on this machine gets one on the base that the settings name. Raises ModelNotFound,
+    InvalidRequest, RequirementsConflict, InfrastructureFailed.
+    """
+    release = _release(settings, tracking, model, version)
+    on_log(f"Fetching the bundle of version {release.version} from MLflow")
+    with _fetched(settings, tracking, release.bundle) as fetched:
+        image, about = _build(settings, fetched, on_log), _about(fetched)
+        _require(release, image.digest if "image" in about else bundle_digest(fetched))
+        name = f"{naming.repository(model)}:{about['deployment_id']}"
+        daemon.load(image, name, settings.cache_dir, on_log)
+    return name
+
+
+def _release(settings: Settings, tracking: Tracking, model: str, version: int | None) -> Release:
+    if version is not None:
+        return registry.find_release(tracking, model, version)
+    spec = stackfile.read_spec(stackfile.path_of(settings.stacks_dir, model))
+    if spec is None:
+        raise ModelNotFound(model)
+    return spec.release
+
+
 def remove(repository: str, tag: str) -> None:
     """Take one image out of a registry; one that is not there is fine, and so is a registry that allows no deleting."""
     with _opened(repository) as opened:
@@ -90,11 +118,7 @@ def _push(settings: Settings, tracking: Tracking, wanted: WantedImage, on_log: O
             journal.note_image(settings.data_dir, wanted.model, wanted.repository, wanted.tag)
             with _bundle(settings, tracking, wanted, on_log) as bundle:
                 image = _build(settings, bundle, on_log)
-            if image.digest != wanted.digest:
-                raise InfrastructureFailed(
-                    f"The image of {wanted.bundle} is {image.digest} now, the release says {wanted.digest}: the bundle "
-                    "was changed in MLflow, or another Asgard builds it otherwise. Deploy again."
-                )
+            _require(wanted, image.digest)
             push.push(image, repository, wanted.tag, settings.cache_dir, on_log)
         if repository.digest(naming.SERVING_TAG) != wanted.digest:
             content, _ = repository.manifest(wanted.digest)
@@ -109,18 +133,38 @@ def _bundle(settings: Settings, tracking: Tracking, wanted: WantedImage, on_log:
         yield staged
         return
     on_log(f"Building the image {wanted.tag} again of {wanted.bundle}")
+    with _fetched(settings, tracking, wanted.bundle) as fetched:
+        yield fetched
+
+
+@contextmanager
+def _fetched(settings: Settings, tracking: Tracking, uri: str) -> Iterator[Path]:
+    """A copy of a bundle from MLflow."""
     settings.cache_dir.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="bundle-", dir=settings.cache_dir) as folder:
         fetched = Path(folder) / "bundle"
-        artifacts.download(tracking, wanted.bundle, fetched)
+        artifacts.download(tracking, uri, fetched)
         yield fetched
+
+
+def _require(wanted: WantedImage | Release, found: str) -> None:
+    if found != wanted.digest:
+        raise InfrastructureFailed(
+            f"What {wanted.bundle} makes is {found} now, the release says {wanted.digest}: the bundle was changed in "
+            "MLflow, or another Asgard builds it otherwise. Deploy again."
+        )
 
 
 def _deployment_id(bundle: Path) -> str | None:
     try:
-        return str(json.loads((bundle / "bundle.json").read_text())["deployment_id"])
+        return str(_about(bundle)["deployment_id"])
     except FileNotFoundError:
         return None
+
+
+def _about(bundle: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((bundle / "bundle.json").read_text())
+    return content
 
 
 def _served(repository: str, digest: str) -> str | None:
@@ -145,10 +189,14 @@ def _delete(repository: str, model: str, on_log: OnLog) -> None:
 
 
 def _build(settings: Settings, bundle: Path, on_log: OnLog) -> Image:
-    about = json.loads((bundle / "bundle.json").read_text())["image"]
+    on = _about(bundle).get("image")
+    if on is None:  # it was made for this machine
+        lock = environments.read(bundle / "environment")
+        check(settings, lock, on_log)
+        on = foundation(settings, lock, on_log)
     return build(
         bundle,
-        base.resolve(about["base"], about["platform"], settings.cache_dir, on_log),
+        base.resolve(on["base"], on["platform"], settings.cache_dir, on_log),
         settings.cache_dir,
         on_log,
         settings.environment_timeout_seconds,

@@ -173,7 +173,7 @@ def record_release(tracking: Tracking, model_name: str, release: Release) -> Non
 
 
 @reaches_mlflow
-def find_release(tracking: Tracking, model_name: str, version: int | None, *, before: int) -> Release:
+def find_release(tracking: Tracking, model_name: str, version: int | None, *, before: int = 0) -> Release:
     """The release of a version; None: of the newest one below `before` that has ever served or could have.
 
     Raises InvalidRequest where there is none.

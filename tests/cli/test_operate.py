@@ -1,4 +1,4 @@
-"""`rollback` and `destroy` over a platform that remembers what it was asked; `pulumi` is the real one."""
+"""`rollback`, `destroy` and `load` over a platform that remembers what it was asked; `pulumi` is the real one."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ import pytest
 
 from asgard.cli import operate
 from asgard.errors import DeployInProgress, InfrastructureFailed, InvalidRequest, ModelNotFound
-from asgard.platform import deploy, service
+from asgard.platform import deploy, mlflow_server, model_images, service
 from asgard.progress import OnProgress, Progress
 from asgard.settings import Settings
 
@@ -39,6 +39,13 @@ class Operations:
         on_progress(Progress("infrastructure", "stage", f"Destroying the stack {model}"))
         self._note(tools, "destroy", model, purge)
 
+    def load(
+        self, settings: Settings, tracking: Any, model: str, version: int | None, on_log: Callable[[str], None]
+    ) -> str:
+        on_log("Fetching the bundle")
+        self._note(tracking, "load", model, version)
+        return "asgard-model/iris:iris-v3-abcdef"
+
     def _note(self, tools: Any, *asked: Any) -> None:
         assert tools is TOOLS
         self.asked.append(asked)
@@ -54,8 +61,15 @@ def operations(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> 
         on_log("Building the Pulumi CLI")
         yield TOOLS
 
+    @contextmanager
+    def running(settings: Settings) -> Iterator[Any]:
+        assert settings.data_dir == Path(environment["ASGARD_DATA_DIR"])
+        yield TOOLS
+
     made = Operations()
     monkeypatch.setattr(service, "offline", offline)
+    monkeypatch.setattr(mlflow_server, "running", running)
+    monkeypatch.setattr(model_images, "load", made.load)
     monkeypatch.setattr(deploy, "rollback", made.rollback)
     monkeypatch.setattr(deploy, "destroy", made.destroy)
     return made
@@ -70,6 +84,17 @@ def test_rollback_prints_the_url_alone(
     assert result.stdout == "http://127.0.0.1:20123\n"
     assert operations.asked == [("rollback", "iris", version)]
     assert result.stderr.startswith("  Building the Pulumi CLI\ninfrastructure: Rolling iris back\n")
+
+
+@pytest.mark.parametrize(("arguments", "version"), [([], None), (["3"], 3)])
+def test_load_prints_the_images_name_alone(
+    run: Run, operations: Operations, arguments: list[str], version: int | None
+) -> None:
+    result = run("load", "iris", *arguments)
+    assert result.exit_code == 0
+    assert result.stdout == "asgard-model/iris:iris-v3-abcdef\n"
+    assert operations.asked == [("load", "iris", version)]
+    assert result.stderr.startswith("  Fetching the bundle\n")
 
 
 @pytest.mark.parametrize(("options", "purge"), [(["--yes"], False), (["-y", "--purge"], True)])
@@ -127,7 +152,7 @@ def test_a_failure_is_told_as_the_api_tells_it(
     run: Run, operations: Operations, error: Exception, code: int, words: str
 ) -> None:
     operations.error = error
-    for command in (["rollback", "iris"], ["destroy", "iris", "--yes"]):
+    for command in (["rollback", "iris"], ["destroy", "iris", "--yes"], ["load", "iris"]):
         result = run(*command)
         assert result.exit_code == code
         assert words in result.stderr
@@ -137,7 +162,7 @@ def test_a_failure_is_told_as_the_api_tells_it(
 
 @pytest.mark.parametrize("name", ["../iris", "Iris", "platform"])
 def test_what_is_no_models_name_is_refused_before_anything_is_done(run: Run, operations: Operations, name: str) -> None:
-    for command in (["rollback", name], ["destroy", name, "--yes"]):
+    for command in (["rollback", name], ["destroy", name, "--yes"], ["load", name]):
         assert run(*command).exit_code == 4
     assert operations.asked == []
 

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from asgard import naming
-from asgard.errors import InvalidRequest, ModelNotFound, TrackingUnavailable
+from asgard.errors import InfrastructureFailed, InvalidRequest, ModelNotFound, TrackingUnavailable
 from asgard.platform import artifacts, registry, runs
 from asgard.platform.registry import ModelVersion, Trained
 from asgard.platform.tracking import Tracking, connect
@@ -434,8 +434,9 @@ def test_a_bundle_goes_up_replaces_an_earlier_one_and_comes_down_the_same(
     assert tree(tmp_path / "fetched" / "here") == tree(bundle)
     artifacts.delete(either, uri)
     artifacts.delete(either, uri)
-    with pytest.raises(TrackingUnavailable):
+    with pytest.raises(InfrastructureFailed, match=uri) as gone:
         artifacts.download(either, uri, tmp_path / "gone")
+    assert gone.value.reason == "ArtifactMissing"
     assert not (tmp_path / "gone").exists()
 
 

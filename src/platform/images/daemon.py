@@ -5,6 +5,7 @@ import json
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import Final
 
 import docker
 from docker.errors import DockerException
@@ -14,6 +15,9 @@ from ..uv_tool import OnLog
 from . import blobs, progress
 from .build import Image
 from .registry import Repository
+
+_SECONDS: Final = 600
+"""How long the daemon may say nothing while it takes an image."""
 
 
 def load(image: Image, name: str, cache_dir: Path, on_log: OnLog) -> str:
@@ -25,7 +29,7 @@ def load(image: Image, name: str, cache_dir: Path, on_log: OnLog) -> str:
         _archive(image, name, cache_dir, file, on_log)
         file.seek(0)
         try:
-            client = docker.from_env()
+            client = docker.from_env(timeout=_SECONDS)
             try:
                 (loaded,) = client.images.load(file)
             finally:

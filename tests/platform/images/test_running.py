@@ -3,7 +3,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,17 @@ import httpx
 import pytest
 from docker.models.containers import Container
 
-from asgard.errors import InfrastructureFailed
+from asgard.errors import InfrastructureFailed, ModelNotFound
+from asgard.platform import artifacts, model_images, registry, stackfile
+from asgard.platform.bundle import digest
 from asgard.platform.images.base import Base
 from asgard.platform.images.build import Image, build
 from asgard.platform.images.daemon import load
 from asgard.platform.images.push import push
 from asgard.platform.images.registry import Repository
+from asgard.platform.tracking import Tracking, connect
+from asgard.settings import Settings
+from asgard.stacks.spec import DeploymentConfig, ModelSpec, Release
 
 from ...cluster.harness import Prepared
 from ...ports import free_port
@@ -51,12 +56,17 @@ def client(daemon: str) -> Iterator[docker.DockerClient]:
 
 
 @pytest.fixture(scope="module")
-def image(base: Base, cache: Path, test_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
+def bundle(test_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of the specification's model."""
     folder = tmp_path_factory.mktemp("bundle")
     models.SAVE["specification"](folder / "model")
     lock = bundles.lock(test_cache, bundles.model_requirements())
-    return build(bundles.assemble(folder / "bundle", folder / "model", lock), base, cache, ignore, SECONDS)
+    return bundles.assemble(folder / "bundle", folder / "model", lock)
+
+
+@pytest.fixture(scope="module")
+def image(bundle: Path, base: Base, cache: Path) -> Image:
+    return build(bundle, base, cache, ignore, SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -164,16 +174,72 @@ print(json.dumps([path for path in compiled if path.startswith("/app")]))
     assert json.loads(output.splitlines()[-1]) == []
 
 
-def test_loaded_into_a_daemon_it_is_the_same_image(
-    image: Image, daemon: str, client: docker.DockerClient, cache: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def release(bundle: Path, tracking: Tracking) -> Iterator[Callable[[str], Release]]:
+    """Registers the bundle as a version of `iris` with the digest that is given."""
+    client = connect(tracking.uri)
+    client.create_registered_model("iris")
+
+    def register(digest: str) -> Release:
+        run_id = client.create_run("0").info.run_id
+        uri = artifacts.upload_bundle(tracking, run_id, bundle)
+        version = int(client.create_model_version("iris", uri, run_id).version)
+        release = Release(version=version, run_id=run_id, digest=digest, bundle=uri)
+        registry.record_release(tracking, "iris", release)
+        return release
+
+    yield register
+    client.delete_registered_model("iris")
+
+
+@pytest.fixture
+def settings(base_name: str, cache: Path, tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path, cache_dir=cache, base_image=base_name)
+
+
+def test_a_version_is_loaded_into_a_local_daemon(
+    release: Callable[[str], Release],
+    bundle: Path,
+    image: Image,
+    settings: Settings,
+    tracking: Tracking,
+    daemon: str,
+    client: docker.DockerClient,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", daemon)
-    assert load(image, "asgard-model/iris:iris-v1-abcdef", cache, ignore) == image.config.digest
-    found = client.images.get("asgard-model/iris:iris-v1-abcdef")
-    assert found.labels["org.opencontainers.image.version"] == "1"
+    version = release(digest(bundle)).version
+    name = model_images.load(settings, tracking, "iris", version, ignore)
+    assert name == "asgard-model/iris:iris-v1-abcdef"
+    found = client.images.get(name)
+    assert found.id == image.config.digest
     layers = [step for step in found.history() if step["CreatedBy"].startswith("asgard: ")]
     assert [step["CreatedBy"] for step in layers] == ["asgard: model", "asgard: server", "asgard: environment"]
     assert layers[2]["Size"] > 100 * layers[1]["Size"]
+
+
+def test_a_version_whose_bundle_was_changed_is_not_loaded(
+    release: Callable[[str], Release], settings: Settings, tracking: Tracking
+) -> None:
+    version = release(f"sha256:{0:064}").version
+    with pytest.raises(InfrastructureFailed, match="changed in MLflow"):
+        model_images.load(settings, tracking, "iris", version, ignore)
+
+
+def test_without_a_version_it_is_the_one_that_serves(settings: Settings, tracking: Tracking) -> None:
+    with pytest.raises(ModelNotFound):
+        model_images.load(settings, tracking, "iris", None, ignore)
+    gone = Release(version=7, run_id="a", digest=f"sha256:{0:064}", bundle="mlflow-artifacts:/gone")
+    spec = ModelSpec(
+        name="iris", target="local", namespace="asgard", port=20000, deployment=DeploymentConfig(), release=gone
+    )
+    path = stackfile.path_of(settings.stacks_dir, "iris")
+    path.parent.mkdir(parents=True)
+    stackfile.write(path, stackfile.StackFile(spec, {}), "phrase")
+    lines: list[str] = []
+    with pytest.raises(InfrastructureFailed, match="mlflow-artifacts:/gone"):
+        model_images.load(settings, tracking, "iris", None, lines.append)
+    assert lines == ["Fetching the bundle of version 7 from MLflow"]
 
 
 def test_a_daemon_that_is_not_there_is_said_to_be(
