@@ -160,8 +160,17 @@ def test_a_url_lasts_when_the_api_starts_again_and_when_the_parent_was_killed(ow
     assert predict(url, ROW)
 
 
+@pytest.fixture(scope="module")
+def two_versions(live: Live) -> list[dict[str, Any]]:
+    """The answers to two deploys of the model `back`."""
+    return [
+        live.deploy(EXAMPLE.read_text(), "back", environment_vars={"TOKEN": "s3cret-value-77"}),
+        live.deploy(EXAMPLE.read_text(), "back"),
+    ]
+
+
+@pytest.mark.usefixtures("two_versions")
 def test_nothing_on_disk_holds_a_posted_environment_value_in_the_clear(live: Live) -> None:
-    live.deploy(EXAMPLE.read_text(), "secretive", environment_vars={"TOKEN": "s3cret-value-77"})
     holders = [
         path
         for path in live.data_dir.rglob("*")
@@ -181,19 +190,18 @@ def test_a_destroyed_model_loses_its_tags_and_keeps_its_versions(live: Live) -> 
     assert not live.stack_file("short-lived").exists()
 
 
+@pytest.mark.usefixtures("two_versions")
 def test_purge_takes_the_registered_model_and_its_artifacts(live: Live) -> None:
-    live.deploy(EXAMPLE.read_text(), "purged")
     before = files(live.data_dir / "mlflow" / "artifacts")
     assert before
-    live.deploy(EXAMPLE.read_text(), "purged-too")
-    live.cli("destroy", "purged-too", "--purge", "--yes")
-    assert HTTP.get(f"{live.url}/mlops/models/purged-too").status_code == 404
+    live.deploy(EXAMPLE.read_text(), "purged")
+    live.cli("destroy", "purged", "--purge", "--yes")
+    assert HTTP.get(f"{live.url}/mlops/models/purged").status_code == 404
     assert files(live.data_dir / "mlflow" / "artifacts") == before
 
 
-def test_rollback_serves_the_earlier_version_at_the_same_url(live: Live) -> None:
-    first = live.deploy(EXAMPLE.read_text(), "back")
-    second = live.deploy(EXAMPLE.read_text(), "back")
+def test_rollback_serves_the_earlier_version_at_the_same_url(live: Live, two_versions: list[dict[str, Any]]) -> None:
+    first, second = two_versions
     live.cli("rollback", "back")
     assert metadata(second["inference_url"])["run_id"] == first["run_id"]
     stages = {version["version"]: version["current_stage"] for version in live.get("/mlops/models/back")["versions"]}
