@@ -15,7 +15,7 @@ from docker.models.containers import Container
 from asgard.errors import InfrastructureFailed, ModelNotFound
 from asgard.platform import artifacts, model_images, registry, stackfile
 from asgard.platform.bundle import digest
-from asgard.platform.images.base import Base
+from asgard.platform.images import base as bases
 from asgard.platform.images.build import Image, build
 from asgard.platform.images.daemon import load
 from asgard.platform.images.push import push
@@ -65,15 +65,21 @@ def bundle(test_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def image(bundle: Path, base: Base, cache: Path) -> Image:
-    return build(bundle, base, cache, ignore, SECONDS)
+def kept(test_cache: Path) -> Path:
+    """A cache folder that lasts: this environment takes half a minute to make."""
+    return test_cache / "asgard"
 
 
 @pytest.fixture(scope="module")
-def pushed(image: Image, registry: str, cache: Path) -> str:
+def image(bundle: Path, base_name: str, kept: Path) -> Image:
+    return build(bundle, bases.resolve(base_name, "linux/amd64", kept, ignore), kept, ignore, SECONDS)
+
+
+@pytest.fixture(scope="module")
+def pushed(image: Image, registry: str, kept: Path) -> str:
     """The image in the registry, by digest."""
     with Repository(registry, "asgard-model/iris", push=True) as repository:
-        push(image, repository, "iris-v1-abcdef", cache, ignore)
+        push(image, repository, "iris-v1-abcdef", kept, ignore)
     return f"{registry}/asgard-model/iris@{image.digest}"
 
 
@@ -193,8 +199,8 @@ def release(bundle: Path, tracking: Tracking) -> Iterator[Callable[[str], Releas
 
 
 @pytest.fixture
-def settings(base_name: str, cache: Path, tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path, cache_dir=cache, base_image=base_name)
+def settings(base_name: str, kept: Path, tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path, cache_dir=kept, base_image=base_name)
 
 
 def test_a_version_is_loaded_into_a_local_daemon(
@@ -243,9 +249,9 @@ def test_without_a_version_it_is_the_one_that_serves(settings: Settings, trackin
 
 
 def test_a_daemon_that_is_not_there_is_said_to_be(
-    image: Image, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    image: Image, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing")
     with pytest.raises(InfrastructureFailed, match="DOCKER_HOST") as raised:
-        load(image, "iris:v1", cache, ignore)
+        load(image, "iris:v1", kept, ignore)
     assert raised.value.reason == "DockerUnavailable"
