@@ -16,6 +16,7 @@ from .artifacts import is_proxied
 from .tracking import Tracking, connect, reaches_mlflow
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
     from mlflow.store.entities import PagedList
 
@@ -71,13 +72,22 @@ def traces(tracking: Tracking, token: str) -> Traces:
         )
 
     runs = search_runs(by_token)
-    models = [*pages(lambda page: client.search_logged_models(experiments, by_token, page_token=page))]
+    models = _models(client, experiments, by_token)
     others = {model.source_run_id for model in models if model.source_run_id} - {run.info.run_id for run in runs}
     return Traces(
         runs,
         tuple(sorted(models, key=lambda model: model.creation_timestamp)),
         search_runs(f"attributes.run_id IN ({', '.join(map(repr, others))})") if others else (),
     )
+
+
+def _models(client: "MlflowClient", experiments: list[str], wanted: str) -> "list[LoggedModel]":
+    try:
+        return [*pages(lambda page: client.search_logged_models(experiments, wanted, page_token=page))]
+    except Exception as error:
+        if getattr(error, "error_code", None) != "ENDPOINT_NOT_FOUND":
+            raise
+        return []  # it is a server of MLflow 2
 
 
 def _in_order(runs: Iterable["Run"]) -> tuple["Run", ...]:

@@ -539,6 +539,22 @@ def test_an_experiment_that_several_ask_for_at_once_is_made_once(tracking: Track
     assert len(set(found)) == 1
 
 
+def test_a_server_of_mlflow_2_knows_runs_alone(tracking: Tracking, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND
+
+    def search(*_: Any, **__: Any) -> None:
+        raise MlflowException("/api/2.0/mlflow/logged-models/search failed with error code 404", ENDPOINT_NOT_FOUND)
+
+    with script(tracking, token) as mlflow, mlflow.start_run() as run:
+        log_model(mlflow)
+    monkeypatch.setattr(MlflowClient, "search_logged_models", search)
+    found = runs.traces(tracking, token)
+    assert [found.info.run_id for found in found.runs] == [run.info.run_id]
+    assert found.models == ()
+
+
 def test_a_script_that_reached_no_run_gets_one_for_its_log(tracking: Tracking, token: str, name: str) -> None:
     nothing = runs.traces(tracking, token)
     run_id = runs.ensure_run(tracking, nothing, token, f"experiment of {name}", "a run")
