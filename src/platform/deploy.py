@@ -420,7 +420,9 @@ def _roll_out(tools: Tools, entry: Journal, spec: ModelSpec, on_log: Callable[[s
 
 
 def _stack_file(settings: Settings, model: str) -> StackFile | None:
-    return stackfile.read(stackfile.path_of(settings.stacks_dir, model), secrets.passphrase(settings))
+    path, phrase = stackfile.path_of(settings.stacks_dir, model), secrets.passphrase(settings)
+    stackfile.check(path, phrase)
+    return stackfile.read(path, phrase)
 
 
 def _ports_taken(settings: Settings) -> set[int]:

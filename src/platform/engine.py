@@ -313,7 +313,7 @@ class Engine:
         except CommandError as error:
             if _is_locked(error):
                 raise DeployInProgress(model) from error
-            raise InfrastructureFailed(f"pulumi {args[0]} {args[1]} failed: {_stderr(error)}") from error
+            raise _failed(f"pulumi {args[0]} {args[1]} failed: {_stderr(error)}") from error
 
     @staticmethod
     def _run(model: str, watch: _Watch, operation: Callable[[], Any]) -> None:
@@ -326,7 +326,7 @@ class Engine:
                 raise DeployInProgress(model) from error
             if watch.failure is not None:
                 raise watch.failure from error
-            raise InfrastructureFailed("\n".join(watch.errors) or _stderr(error)) from error
+            raise _failed("\n".join(watch.errors) or _stderr(error)) from error
 
 
 def _infrastructure_error(failure: ApplyFailed | InfrastructureFailed) -> InfrastructureFailed:
@@ -351,6 +351,10 @@ def _is_alive(pid: int, since: str) -> bool:
 def _is_locked(error: CommandError) -> bool:
     """Whether somebody else works on the stack, or did a moment ago: the CLI fails where a lock it lists is gone."""
     return isinstance(error, ConcurrentUpdateError) or _LOCK_GONE.search(str(error)) is not None
+
+
+def _failed(text: str) -> InfrastructureFailed:
+    return secrets.WrongPassphrase() if "incorrect passphrase" in text else InfrastructureFailed(text)
 
 
 def _stderr(error: CommandError) -> str:

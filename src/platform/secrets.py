@@ -22,29 +22,39 @@ _ITERATIONS = 1_000_000
 
 
 class WrongPassphrase(InfrastructureFailed):
-    """The passphrase does not open a stack file."""
+    """The passphrase does not open a stack file, or a stack's state."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The passphrase does not open this stack. Set PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE to "
+            "the one it was made with."
+        )
 
 
 def passphrase_file(settings: Settings) -> Path:
     """The file with the passphrase: `PULUMI_CONFIG_PASSPHRASE_FILE`, else one in the data folder, made if missing.
 
     Where `PULUMI_CONFIG_PASSPHRASE` is set, which goes before the other as in the Pulumi CLI, the file made holds that.
+    One that holds another passphrase stays: stacks may be encrypted with it.
     """
-    given_phrase = os.environ.get("PULUMI_CONFIG_PASSPHRASE")
-    if given_phrase is None and (given := os.environ.get("PULUMI_CONFIG_PASSPHRASE_FILE")):
-        return Path(given).absolute()  # the CLI runs in another folder
+    given = os.environ.get("PULUMI_CONFIG_PASSPHRASE")
+    if given is None and (file := os.environ.get("PULUMI_CONFIG_PASSPHRASE_FILE")):
+        return Path(file).absolute()  # the CLI runs in another folder
     path = settings.data_dir / "passphrase"
-    if given_phrase is None and path.exists():
+    if not path.exists():
+        _place_if_missing(_written(path, secrets.token_urlsafe(32) if given is None else given), path)
+    if given is None or path.read_text() == given:
         return path
+    return _written(path, given).replace(path.with_name("passphrase.given"))
+
+
+def _written(path: Path, phrase: str) -> Path:
+    """A new file beside `path`, for its owner only."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=".passphrase.", dir=path.parent)  # for its owner only
+    descriptor, temporary = tempfile.mkstemp(prefix=".passphrase.", dir=path.parent)
     with os.fdopen(descriptor, "w") as file:
-        file.write(given_phrase if given_phrase is not None else secrets.token_urlsafe(32))
-    if given_phrase is not None:
-        Path(temporary).replace(path)
-    else:
-        _place_if_missing(Path(temporary), path)
-    return path
+        file.write(phrase)
+    return Path(temporary)
 
 
 def _place_if_missing(temporary: Path, path: Path) -> None:
@@ -103,7 +113,4 @@ class Cipher:
         try:
             return self._aead.decrypt(b64decode(nonce), b64decode(ciphertext), None).decode()
         except InvalidTag as error:
-            raise WrongPassphrase(
-                "The passphrase does not open this stack file. Set PULUMI_CONFIG_PASSPHRASE or "
-                "PULUMI_CONFIG_PASSPHRASE_FILE to the one it was written with."
-            ) from error
+            raise WrongPassphrase from error

@@ -4,8 +4,8 @@ Comments, order and hand edits stay. Ciphertext is kept while its plain value is
 release lines and nothing else.
 """
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -79,6 +79,13 @@ def read(path: Path, phrase: str) -> StackFile | None:
     return StackFile(_spec(path, config), environment)
 
 
+def check(path: Path, phrase: str) -> None:
+    """Raise WrongPassphrase where the file was made with another; no value needs to be encrypted in it for that."""
+    document, _ = _read(path)
+    if "encryptionsalt" in document:
+        _cipher(path, document, phrase)
+
+
 def read_platform(path: Path, phrase: str) -> PlatformFile | None:
     """As `read`, for the stack `platform`."""
     document, config = _read(path)
@@ -109,7 +116,7 @@ def _write(path: Path, key: str, wanted: ModelSpec | PlatformSpec, environment: 
             f"{path}: the secrets provider {document['secretsprovider']} is not one that Asgard can encrypt with. "
             "Run `pulumi stack change-secrets-provider passphrase` on the stack."
         )
-    cipher = Cipher(phrase, document.get("encryptionsalt"))
+    cipher = _cipher(path, document, phrase)
     document.setdefault("encryptionsalt", cipher.encryption_salt)
     if not config:
         config = document["config"] = {}
@@ -197,9 +204,21 @@ def _decrypted(path: Path, document: Mapping[str, Any], config: Mapping[str, Any
     values = _mapping(path, config.get(naming.ENVIRONMENT_CONFIG), naming.ENVIRONMENT_CONFIG)
     if not values:
         return {}
-    try:
-        cipher = Cipher(phrase, document.get("encryptionsalt"))
+    cipher = _cipher(path, document, phrase)
+    with _told(path):
         return {str(name): _value(value, cipher) for name, value in values.items()}
+
+
+def _cipher(path: Path, document: Mapping[str, Any], phrase: str) -> Cipher:
+    with _told(path):
+        return Cipher(phrase, document.get("encryptionsalt"))
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Raises StackFileInvalid for what is encrypted in the file and is not as Pulumi encrypts it."""
+    try:
+        yield
     except (AttributeError, KeyError, ValueError) as error:
         raise StackFileInvalid(
             f"{path}: encryptionsalt, or a value of {naming.ENVIRONMENT_CONFIG}, is not as Pulumi encrypts it. "

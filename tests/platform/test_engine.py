@@ -21,6 +21,7 @@ from pulumi.automation import _server
 from asgard.errors import DeployInProgress, InfrastructureFailed
 from asgard.platform import secrets, stackfile
 from asgard.platform.engine import Engine, Watches
+from asgard.platform.secrets import WrongPassphrase
 from asgard.settings import Settings
 from asgard.stacks.provider.image import TYPE as IMAGE
 from asgard.stacks.provider.local_server import TYPE
@@ -371,6 +372,20 @@ def test_a_failed_operation_leaves_no_program_running(
             up(engine)
     until(lambda: not running_programs(), "the programs end")
     assert caplog.text == ""
+
+
+def test_a_stack_that_was_made_with_another_passphrase_says_so(
+    engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(settings)
+    up(engine)
+    monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "another")
+    with pytest.raises(WrongPassphrase, match="PULUMI_CONFIG_PASSPHRASE"):
+        up(engine)
+    with pytest.raises(WrongPassphrase):
+        engine.destroy("iris", token="t", on_log=lambda _: None)
+    monkeypatch.delenv("PULUMI_CONFIG_PASSPHRASE")
+    assert up(engine) == "iris-v1-1234e5"
 
 
 def test_a_command_of_the_cli_that_fails_is_named(engine: Engine, settings: Settings) -> None:

@@ -62,6 +62,27 @@ def test_a_passphrase_that_is_given_reaches_the_engine_through_a_file(
     assert secrets.passphrase_file(Settings(data_dir=tmp_path)).read_text() == "given"
 
 
+def test_a_passphrase_that_is_given_leaves_the_one_that_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(data_dir=tmp_path)
+    made = secrets.passphrase(settings)
+    monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "of another project")
+    file = secrets.passphrase_file(settings)
+    assert (file.read_text(), stat.S_IMODE(file.stat().st_mode)) == ("of another project", 0o600)
+    monkeypatch.delenv("PULUMI_CONFIG_PASSPHRASE")
+    assert secrets.passphrase(settings) == made
+
+
+def test_the_first_passphrase_that_is_given_is_kept_for_commands_that_do_not_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "given")
+    secrets.passphrase(Settings(data_dir=tmp_path))
+    monkeypatch.delenv("PULUMI_CONFIG_PASSPHRASE")
+    assert secrets.passphrase(Settings(data_dir=tmp_path)) == "given"
+
+
 @pytest.mark.parametrize("given", [True, False])
 def test_threads_that_ask_at_once_get_one_passphrase(
     tmp_path: Path, given: bool, monkeypatch: pytest.MonkeyPatch

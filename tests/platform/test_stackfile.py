@@ -85,6 +85,15 @@ def test_a_wrong_passphrase_is_named_as_such(path: Path) -> None:
         stackfile.read(path, "other")
 
 
+def test_a_wrong_passphrase_is_found_out_where_nothing_is_encrypted(path: Path) -> None:
+    stackfile.write(path, StackFile(SPEC, {}), "phrase")
+    stackfile.check(path, "phrase")
+    with pytest.raises(WrongPassphrase):
+        stackfile.check(path, "other")
+    path.unlink()
+    stackfile.check(path, "other")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [("replicas: 1", "replicas: many", "deployment.replicas"), ("config:", "config: {", "not valid YAML")],
