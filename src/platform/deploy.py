@@ -389,7 +389,8 @@ def _bring_up(tools: Tools, entry: Journal, content: StackFile, on_progress: OnP
     settings, model, release = tools.settings, entry.model, content.spec.release
     on_log = _lines(on_progress, "infrastructure")
     if content.spec.target == "kubernetes":
-        shared_stack.ensure(settings, tools.engine, on_log)
+        there = settings.model_copy(update={"namespace": content.spec.namespace})
+        shared_stack.ensure(there, tools.engine, on_log)
     if entry.stack_file is None and tools.engine.outputs(model, token=entry.token):
         raise InfrastructureFailed(
             f"The stack {model} is in the backend already, and its file Pulumi.{model}.yaml is not in "

@@ -131,7 +131,7 @@ class _Watch:
                 self.errors.append(diagnostic.message.strip())
         elif event.resource_pre_event is not None:
             step = event.resource_pre_event.metadata
-            if step.op not in (auto.OpType.SAME, auto.OpType.READ):
+            if step.op not in (auto.OpType.SAME, auto.OpType.READ, auto.OpType.REFRESH):
                 self.on_log(f"{step.op.value} {step.type}")
         elif event.res_outputs_event is not None:
             step = event.res_outputs_event.metadata
@@ -188,8 +188,8 @@ class Engine:
     def up(self, model: str, *, token: str, on_log: Callable[[str], None], refresh: bool = False) -> dict[str, Any]:
         """Make the stack be what its file says; gives its outputs. Raises InfrastructureFailed, DeployInProgress.
 
-        `token`: marks the engine's process, so that it can be found should this process die. `refresh`: it undoes
-        another that failed, and first reads what really is.
+        `token`: marks the engine's process, so that it can be found should this process die. `refresh`: it first reads
+        what really is, as after another that failed.
         """
         stack = self._stack(model, token)
         if self._is_missing(model):
@@ -197,9 +197,11 @@ class Engine:
         elif refresh and self._needs_plugins(model):
             with suppress(StackNotFoundError):
                 self._corrected(model, token, pending.taken_back)
+        # The program says how the cluster is reached now; the state, how it was.
+        anew = (refresh and model == naming.PLATFORM_STACK) or None
         with self._watches.open(model, on_log) as watch:
             try:
-                self._run(model, watch, lambda: stack.up(on_event=watch, refresh=refresh or None))
+                self._run(model, watch, lambda: stack.up(on_event=watch, refresh=refresh or None, run_program=anew))
             except StackNotFoundError:
                 self._init(model, token)
                 self._run(model, watch, lambda: stack.up(on_event=watch))

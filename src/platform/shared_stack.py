@@ -27,9 +27,12 @@ OnLog = Callable[[str], None]
 
 
 def ensure(settings: Settings, engine: Engine, on_log: OnLog) -> None:
-    """Bring the stack up unless that was done before, by this process or another."""
+    """Bring the stack up unless that was done before, by this process or another, and the namespace is there."""
     if not engine.outputs(naming.PLATFORM_STACK, token=_token()):
         on_log(f"Bringing up the stack {naming.PLATFORM_STACK}: there is none yet")
+        up(settings, engine, on_log)
+    elif not cluster.has_namespace(settings):
+        on_log(f"Bringing up the stack {naming.PLATFORM_STACK}: the namespace {settings.namespace} is not there")
         up(settings, engine, on_log)
 
 
@@ -40,16 +43,28 @@ def ensure(settings: Settings, engine: Engine, on_log: OnLog) -> None:
     reraise=True,
 )
 def up(settings: Settings, engine: Engine, on_log: OnLog) -> None:
-    """Make the stack be what the settings say. Raises InfrastructureFailed."""
+    """Make the stack be what the settings say, also where somebody took a part of it away. Raises InfrastructureFailed.
+
+    It is that of one namespace: brought up for another, it would take its own away with the models in it.
+    """
     with model_lock(settings.data_dir, naming.PLATFORM_STACK):
         engine.free_dead_lock(naming.PLATFORM_STACK)
         path = stackfile.path_of(settings.stacks_dir, naming.PLATFORM_STACK)
         phrase = secrets.passphrase(settings)
         former = stackfile.read_platform(path, phrase)
-        creates_namespace = not cluster.has_namespace(settings) if former is None else former.spec.creates_namespace
+        same = former is not None and former.spec.namespace == settings.namespace
+        if former is not None and not same and engine.outputs(naming.PLATFORM_STACK, token=_token()):
+            raise InfrastructureFailed(
+                f"The stack {naming.PLATFORM_STACK} has the namespace {former.spec.namespace}, and the models in it "
+                f"would go with that. Set ASGARD_NAMESPACE={former.spec.namespace}, or give {settings.namespace} a "
+                "data folder of its own (ASGARD_DATA_DIR).",
+                reason="NamespaceChanged",
+            )
+        owned = former is not None and same and former.spec.creates_namespace
+        creates_namespace = owned or not cluster.has_namespace(settings)
         content = PlatformFile(_spec(settings, creates_namespace=creates_namespace), _credentials(settings))
         stackfile.write(path, content, phrase)
-        engine.up(naming.PLATFORM_STACK, token=_token(), on_log=on_log)
+        engine.up(naming.PLATFORM_STACK, token=_token(), on_log=on_log, refresh=True)
 
 
 def target(settings: Settings) -> KubernetesConfig:

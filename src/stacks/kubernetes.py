@@ -261,7 +261,15 @@ def _patience(target: KubernetesConfig) -> pulumi.ResourceOptions:
 
 
 def _url(status: Any) -> str:
-    """Where the Service answers: its LoadBalancer's address or host name."""
-    ingress = status["load_balancer"]["ingress"][0]
+    """Where the Service answers: its LoadBalancer's address or host name.
+
+    `up` waits for one; a preview, or what was read while there was none, may lack it.
+    """
+    given = (status.get("load_balancer") or {}).get("ingress")
+    if not given:
+        raise pulumi.RunError(
+            "The LoadBalancer has no address: see the events of the Service. `pulumi up --skip-preview` waits for one."
+        )
+    ingress = given[0]
     address = ingress.get("ip") or ""
     return f"http://{ingress.get('hostname') or (f'[{address}]' if ':' in address else address)}"

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import pulumi
 import pytest
 from pulumi.runtime import MockResourceArgs
 
@@ -228,6 +229,15 @@ def test_no_workload_leaves_the_restricted_profile(inputs: dict[str, dict[str, A
             assert all("hostPort" not in port for port in one.get("ports", ()))
     model_pods = [pod for pod in found if "serviceAccountName" not in pod]
     assert all(pod["automountServiceAccountToken"] is False for pod in model_pods)
+
+
+@pytest.mark.parametrize("status", [{}, {"loadBalancer": {}}, {"loadBalancer": {"ingress": []}}])
+def test_a_load_balancer_that_has_lost_its_address_is_told_in_words(status: dict[str, Any]) -> None:
+    def without_address(args: MockResourceArgs) -> dict[str, Any]:
+        return {"status": status} if args.typ == SERVICE else outputs(args)
+
+    with pytest.raises(pulumi.RunError, match="has no address"):
+        mocks.run(SPEC.name, {naming.MODEL_CONFIG: SPEC.model_dump(by_alias=True)}, {}, without_address)
 
 
 def test_ingress_is_limited_to_the_models_port_and_egress_is_not() -> None:
