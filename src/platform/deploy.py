@@ -196,7 +196,7 @@ def _operation(tools: Tools, model: str, on_progress: OnProgress) -> Iterator[Jo
         recover(tools, model)
         tools.engine.free_dead_lock(model)
         path = stackfile.path_of(settings.stacks_dir, model)
-        entry = Journal(_token(), model, path.read_text() if path.exists() else None)
+        entry = Journal(_token(), model, stackfile.text(path))
         journal.begin(settings.data_dir, entry)
         try:
             with files.full_disk_told():

@@ -11,7 +11,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
@@ -19,7 +19,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from .. import naming
 from ..errors import InfrastructureFailed
 from ..serving import options
-from ..stacks.spec import ModelSpec, PlatformSpec
+from ..stacks.spec import ModelSpec, PlatformSpec, parse
 from . import files
 from .secrets import Cipher
 
@@ -51,9 +51,13 @@ def path_of(stacks_dir: Path, model: str) -> Path:
     return stacks_dir / f"Pulumi.{model}.yaml"
 
 
+def _stack(path: Path) -> str:
+    return path.name.removeprefix("Pulumi.").removesuffix(".yaml")
+
+
 def models(stacks_dir: Path) -> list[str]:
     """Names of all models that have a stack file."""
-    names = (path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in stacks_dir.glob("Pulumi.?*.yaml"))
+    names = map(_stack, stacks_dir.glob("Pulumi.?*.yaml"))
     return sorted(name for name in names if name != naming.PLATFORM_STACK)
 
 
@@ -146,10 +150,8 @@ def _yaml() -> YAML:
 def _read(path: Path) -> tuple[Any, Any]:
     """The document and its `config`, both mappings; empty where there is no file."""
     try:
-        document = _yaml().load(path.read_text()) or {}
-    except FileNotFoundError:
-        return {}, {}
-    except (YAMLError, UnicodeDecodeError) as error:
+        document = _yaml().load(text(path) or "") or {}
+    except YAMLError as error:
         raise StackFileInvalid(f"{path} is not valid YAML: {error}") from error
     return _mapping(path, document, "the file"), _mapping(path, document.get("config"), "config")
 
@@ -161,9 +163,19 @@ def _mapping(path: Path, value: Any, name: str) -> Any:
 
 
 def _replace(path: Path, document: Any) -> None:
-    text = StringIO()
-    _yaml().dump(document, text)
-    restore(path, text.getvalue())
+    dumped = StringIO()
+    _yaml().dump(document, dumped)
+    restore(path, dumped.getvalue())
+
+
+def text(path: Path) -> str | None:
+    """The file as it stands, for `restore`; None: there is no file. Raises StackFileInvalid."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise StackFileInvalid(f"{path} is not valid YAML: it is not UTF-8: {error}") from error
 
 
 def restore(path: Path, text: str | None) -> None:
@@ -232,11 +244,6 @@ def _spec(path: Path, config: Mapping[str, Any]) -> ModelSpec:
 
 def _valid(kind: type[S], path: Path, config: Mapping[str, Any], key: str) -> S:
     try:
-        return kind.model_validate(_plain(config[key]))
-    except ValidationError as error:
-        raise StackFileInvalid(f"{path}: {key}: {_first(error)}") from error
-
-
-def _first(error: ValidationError) -> str:
-    detail = error.errors()[0]
-    return f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}"
+        return parse(kind, _plain(config[key]), _stack(path))
+    except ValueError as error:
+        raise StackFileInvalid(f"{path}: {key}: {error}") from error

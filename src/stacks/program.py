@@ -4,15 +4,19 @@ Targets are imported where they are declared: pulumi_kubernetes and pulumi_aws t
 """
 
 import json
+from typing import TypeVar
 
 import pulumi
 from pulumi.runtime.config import get_config
+from pydantic import BaseModel
 
 from .. import naming
 from ..serving import options
 from . import outputs
 from .local import LocalModel
-from .spec import ModelSpec, PlatformSpec
+from .spec import ModelSpec, PlatformSpec, parse
+
+S = TypeVar("S", bound=BaseModel)
 
 
 def program() -> None:
@@ -26,11 +30,9 @@ def program() -> None:
     if pulumi.get_stack() == naming.PLATFORM_STACK:
         from .shared import Platform
 
-        Platform(
-            PlatformSpec.model_validate(config.require_object("platform")), environment if has_environment else None
-        )
+        Platform(_spec(PlatformSpec, config, "platform"), environment if has_environment else None)
         return
-    spec = ModelSpec.model_validate(config.require_object("model"))
+    spec = _spec(ModelSpec, config, "model")
     if spec.kubernetes is None:
         local = LocalModel(spec, environment)
         outputs.export(spec, url=local.url, image_uri=local.image_uri)
@@ -40,3 +42,12 @@ def program() -> None:
     metrics_port = options.read({name: str(value) for name, value in plain.items()}).metrics_port
     model = KubernetesModel(spec, spec.kubernetes, environment if has_environment else None, metrics_port)
     outputs.export(spec, url=model.url, image_uri=model.image_uri)
+
+
+def _spec(kind: type[S], config: pulumi.Config, key: str) -> S:
+    """Raises RunError, of which Pulumi shows the message alone."""
+    stack = pulumi.get_stack()
+    try:
+        return parse(kind, config.require_object(key), stack)
+    except ValueError as error:
+        raise pulumi.RunError(f"Pulumi.{stack}.yaml: {config.name}:{key}: {error}") from error

@@ -1,14 +1,24 @@
 """The spec: everything that a model's stack needs, as it stands in the stack's file."""
 
-from typing import Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .. import quantities
 
 Target = Literal["local", "kubernetes"]
 """Where a model runs: in processes on this machine, or in pods on a cluster."""
 
 SCHEMA: Final = 1
 """Number of the format below. A change that an old file does not fit raises it and reads the old one too."""
+
+
+def _quantity(text: str) -> str:
+    quantities.parse(text)
+    return text
+
+
+Quantity = Annotated[str, AfterValidator(_quantity)]
 
 
 class _Frozen(BaseModel):
@@ -33,8 +43,8 @@ class DeploymentConfig(_Frozen):
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
     replicas: int = Field(default=1, ge=1, le=100)
-    memory_limit: str = "2Gi"
-    cpu_limit: str = "1000m"
+    memory_limit: Quantity = "2Gi"
+    cpu_limit: Quantity = "1000m"
 
 
 class KubernetesConfig(_Frozen):
@@ -84,3 +94,22 @@ class ModelSpec(_Frozen):
         if getattr(self, needed) is None:
             raise ValueError(f"the target {self.target} needs {needed}")
         return self
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def parse(kind: type[S], values: Any, stack: str) -> S:
+    """The spec that a stack's file has. Raises ValueError: what is wrong with it, in a line."""
+    try:
+        spec = kind.model_validate(values)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        where, what = ".".join(map(str, detail["loc"])), detail["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{where}: {what}") from error
+    if (name := getattr(spec, "name", stack)) != stack:
+        raise ValueError(
+            f"name: {name} is another model, and this is the stack {stack}. Give a copied file a name and a port "
+            f"of its own; `pulumi stack rename {name}` takes the renaming of a stack back."
+        )
+    return spec

@@ -13,6 +13,7 @@ from asgard.platform.deploy import Tools
 from asgard.platform.journal import Journal
 from asgard.platform.requests import DeploymentChanges, DeployRequest
 from asgard.platform.script_templates import ScriptTemplates
+from asgard.platform.stackfile import StackFileInvalid
 from asgard.settings import Settings
 
 
@@ -91,6 +92,16 @@ def test_an_edit_that_lets_a_failed_undo_succeed_is_kept(stuck: Tools) -> None:
 def test_a_model_is_destroyed_also_where_it_does_not_come_up_as_it_was(stuck: Tools) -> None:
     deploy.destroy(stuck, "iris", lambda _: None)
     assert not stackfile.path_of(stuck.settings.stacks_dir, "iris").exists()
+    assert journal.unfinished(stuck.settings.data_dir) == []
+
+
+def test_a_stack_file_that_is_not_utf_8_is_named_and_leaves_nothing_to_undo(stuck: Tools) -> None:
+    path = stackfile.path_of(stuck.settings.stacks_dir, "iris")
+    path.write_text("right")
+    deploy.recover(stuck, "iris")
+    path.write_bytes("# Größe\n".encode("latin-1"))
+    with pytest.raises(StackFileInvalid, match=r"Pulumi\.iris\.yaml is not valid YAML: it is not UTF-8"):
+        deploy.rollback(stuck, "iris", None, lambda _: None)
     assert journal.unfinished(stuck.settings.data_dir) == []
 
 

@@ -96,7 +96,11 @@ def test_a_wrong_passphrase_is_found_out_where_nothing_is_encrypted(path: Path) 
 
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
-    [("replicas: 1", "replicas: many", "deployment.replicas"), ("config:", "config: {", "not valid YAML")],
+    [
+        ("replicas: 1", "replicas: many", "deployment.replicas"),
+        ('"2Gi"', '"2GB"', "deployment.memory_limit: .2GB. is not a Kubernetes quantity"),
+        ("config:", "config: {", "not valid YAML"),
+    ],
 )
 def test_an_edit_gone_wrong_is_named_with_its_file(path: Path, old: str, new: str, complaint: str) -> None:
     path.write_text(path.read_text().replace(old, new))
@@ -123,6 +127,12 @@ def test_a_file_of_another_shape_is_named(path: Path, text: bytes, complaint: st
     with pytest.raises(StackFileInvalid, match=complaint) as caught:
         stackfile.read(path, "phrase")
     assert str(path) in caught.value.message
+
+
+def test_a_copy_under_another_name_is_not_taken_for_that_model(path: Path) -> None:
+    copy = path.rename(stackfile.path_of(path.parent, "iris-two"))
+    with pytest.raises(StackFileInvalid, match="iris is another model, and this is the stack iris-two"):
+        stackfile.read(copy, "phrase")
 
 
 def test_a_variable_for_the_server_that_cannot_be_meant_is_named_with_its_file(path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+from pulumi import RunError
 from pulumi.runtime import MockResourceArgs
 
 from asgard import naming
@@ -20,14 +22,14 @@ SPEC = ModelSpec(
 )
 
 
-def declared() -> tuple[dict[str, Any], dict[str, Any]]:
-    """The server's inputs and the stack's outputs."""
+def declared(stack: str = SPEC.name, **edits: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The server's inputs and the stack's outputs. `edits`: what somebody changed in the stack's file."""
 
     def outputs(_: MockResourceArgs) -> dict[str, Any]:
         return {"url": "http://127.0.0.1:20001", "image_uri": "file:///bundle"}
 
-    config = {naming.MODEL_CONFIG: SPEC.model_dump(by_alias=True)}
-    inputs, exported = mocks.run(SPEC.name, config, {"API_KEY": "s3cret", "WORKERS": 2}, outputs)
+    config = {naming.MODEL_CONFIG: SPEC.model_dump(by_alias=True) | edits}
+    inputs, exported = mocks.run(stack, config, {"API_KEY": "s3cret", "WORKERS": 2}, outputs)
     return inputs[TYPE], exported
 
 
@@ -66,3 +68,20 @@ def test_environment_values_are_secret_text_whatever_yaml_made_of_them() -> None
     inputs, _ = declared()
     assert mocks.is_secret(inputs["environment"])
     assert inputs["environment"]["value"] == {"API_KEY": "s3cret", "WORKERS": "2"}
+
+
+@pytest.mark.parametrize(
+    ("edit", "complaint"),
+    [
+        ({"deployment": {"replicas": 0}}, "deployment.replicas: Input should be greater than or equal to 1"),
+        ({"deployment": {"memory_limit": "2GB"}}, "deployment.memory_limit: '2GB' is not a Kubernetes quantity"),
+    ],
+)
+def test_an_edit_gone_wrong_is_told_without_a_traceback(edit: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(RunError, match=f"^Pulumi.iris.yaml: asgard-models:model: {complaint}"):
+        declared(**edit)
+
+
+def test_a_stack_does_not_touch_the_model_of_another() -> None:
+    with pytest.raises(RunError, match="iris is another model, and this is the stack iris-two"):
+        declared("iris-two")
