@@ -48,5 +48,9 @@ def restart_missing(settings: Settings, runtime: LocalRuntime) -> None:
 
 
 def _environment(settings: Settings, model: str) -> Mapping[str, str]:
-    content = stackfile.read(stackfile.path_of(settings.stacks_dir, model), secrets.passphrase(settings))
-    return content.environment if content is not None else {}
+    path = stackfile.path_of(settings.stacks_dir, model)
+    content = stackfile.read(path, secrets.passphrase(settings))
+    if content is None:
+        _log.warning("a model without its stack file gets no environment variables", model=model, missing=str(path))
+        return {}
+    return content.environment

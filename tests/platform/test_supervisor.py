@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from asgard.platform import supervisor
 from asgard.serving import control
@@ -40,8 +41,11 @@ def test_a_parent_is_started_again_only_where_there_is_none(
         if hangs:
             listener.bind(str(model_dir / desired_state.SOCKET))
             listener.listen()
-        supervisor.restart_missing(Settings(data_dir=tmp_path), runtime)
+        with capture_logs() as logged:
+            supervisor.restart_missing(Settings(data_dir=tmp_path), runtime)
     assert started == ([] if hangs else [model_dir])
+    warned = [entry["missing"] for entry in logged if "missing" in entry]
+    assert warned == ([] if hangs else [str(tmp_path / "stacks" / "Pulumi.iris.yaml")])
 
 
 def test_a_model_that_breaks_the_restart_does_not_keep_the_others_from_theirs(
