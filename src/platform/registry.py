@@ -70,8 +70,9 @@ def list_models(tracking: Tracking) -> list[RegisteredModel]:
     database = _database(tracking)
     if database is not None and (rows := mlflow_database.registered_models(database)) is not None:
         return [_of_row(row) for row in rows]
-    client = connect(tracking.uri)
-    found = pages(lambda page: client.search_registered_models(max_results=_PAGE, page_token=page))
+    # The client's own search asks for what is tagged as no prompt: a server from before prompts finds nothing.
+    store = connect(tracking.uri)._get_registry_client().store  # type: ignore[no-untyped-call]
+    found = pages(lambda page: store.search_registered_models(max_results=_PAGE, page_token=page))
     return [_model(model, _highest(model.latest_versions)) for model in found]
 
 

@@ -133,6 +133,24 @@ def test_all_pages_are_followed(tracking: Tracking, name: str, monkeypatch: pyte
     assert len(versions(tracking, name)) == 3
 
 
+def test_models_of_a_server_from_before_prompts_are_listed(
+    tracking: Tracking, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.store.entities import PagedList
+    from mlflow.store.model_registry.rest_store import RestStore
+
+    search = RestStore.search_registered_models
+
+    def before_prompts(store: RestStore, filter_string: str | None = None, *more: Any, **named: Any) -> Any:
+        # No model has the tag, so a comparison with it is true of none.
+        nothing = "mlflow.prompt.is_prompt" in (filter_string or "")
+        return PagedList([], None) if nothing else search(store, filter_string, *more, **named)  # type: ignore[no-untyped-call]
+
+    connect(tracking.uri).create_registered_model(name)
+    monkeypatch.setattr(RestStore, "search_registered_models", before_prompts)
+    assert name in [model.name for model in registry.list_models(Tracking(tracking.uri))]
+
+
 def test_the_embedded_servers_list_is_what_it_would_answer(tracking: Tracking, name: str) -> None:
     client = connect(tracking.uri)
     client.create_registered_model(name, tags={"team": "iris", "empty": ""}, description="to come")
