@@ -17,6 +17,7 @@ from .runs import Traces, pages
 from .tracking import Tracking, connect, is_missing, reaches_mlflow
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
     from mlflow.entities import model_registry as entities
 
@@ -156,14 +157,22 @@ def register(tracking: Tracking, model_name: str, trained: Trained, tags: Mappin
     try:
         return int(create().version)
     except Exception as error:
-        if not is_missing(error):
+        if not is_missing(error) and not _is_denied(error):
             raise
-    client.create_registered_model(model_name)
+        _create_registered_model(client, model_name, error)
     try:
         return int(create().version)
     except BaseException:
         client.delete_registered_model(model_name)
         raise
+
+
+def _create_registered_model(client: "MlflowClient", name: str, refusal: Exception) -> None:
+    try:
+        client.create_registered_model(name)
+    except Exception as error:
+        # Versions of models that are not there are denied, too; where it is there, that was the reason.
+        raise (refusal if _is_denied(refusal) else error) from error
 
 
 @reaches_mlflow
@@ -403,6 +412,10 @@ def _version(version: "entities.ModelVersion | VersionRow", serving: int) -> Mod
 
 def _time(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _is_denied(error: Exception) -> bool:
+    return getattr(error, "error_code", None) == "PERMISSION_DENIED"
 
 
 def _is_invalid(error: Exception) -> bool:

@@ -391,6 +391,46 @@ def test_a_registration_that_fails_leaves_no_empty_model(tracking: Tracking, nam
         registry.get_model(tracking, name)
 
 
+@pytest.fixture
+def users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow with users: who asks may do anything with the models that this one creates, and read others."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+    from mlflow.store.model_registry.rest_store import RestStore
+
+    own = set()
+    create_model, create_version = RestStore.create_registered_model, RestStore.create_model_version
+
+    def create_own(store: RestStore, name: str, *more: Any, **named: Any) -> Any:
+        made = create_model(store, name, *more, **named)  # type: ignore[no-untyped-call]
+        own.add(name)
+        return made
+
+    def create_where_own(store: RestStore, name: str, *more: Any, **named: Any) -> Any:
+        if name not in own:
+            raise MlflowException("Response body: 'Permission denied'", PERMISSION_DENIED)
+        return create_version(store, name, *more, **named)
+
+    monkeypatch.setattr(RestStore, "create_registered_model", create_own)
+    monkeypatch.setattr(RestStore, "create_model_version", create_where_own)
+
+
+@pytest.mark.usefixtures("users")
+def test_a_model_is_made_where_mlflow_denies_what_it_does_not_hold(tracking: Tracking, token: str, name: str) -> None:
+    assert registry.register(tracking, name, trained_by(tracking, token, name), {}) == 1
+
+
+def test_a_version_of_somebody_elses_model_is_denied_in_mlflows_words(
+    tracking: Tracking, token: str, name: str, request: pytest.FixtureRequest
+) -> None:
+    trained = trained_by(tracking, token, name)
+    connect(tracking.uri).create_registered_model(name)
+    request.getfixturevalue("users")
+    with pytest.raises(TrackingUnavailable, match="Permission denied"):
+        registry.register(tracking, name, trained, {})
+    assert versions(tracking, name) == []
+
+
 def test_what_serves_is_marked_moved_and_unmarked(tracking: Tracking, name: str) -> None:
     client = connect(tracking.uri)
     client.create_registered_model(name, tags={"team": "iris"})
