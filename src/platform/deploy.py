@@ -166,8 +166,10 @@ def destroy(tools: Tools, model: str, on_progress: OnProgress, *, purge: bool = 
         tools.engine.free_dead_lock(model)
         found = tools.engine.destroy(model, token=_token(), on_log=_lines(on_progress, "infrastructure"))
         found = path.exists() or found
+        if found or tools.tracking.is_embedded:  # what another Asgard serves under this name is not ours to take
+            registry.unmark_serving(tools.tracking, model)
+        # Last, so that a destroy that MLflow's end cuts short is done again.
         path.unlink(missing_ok=True)
-        registry.unmark_serving(tools.tracking, model)
         if purge:
             _stage(on_progress, "registration", f"Deleting the registered model {model}")
             found = registry.purge(tools.tracking, model) or found

@@ -20,14 +20,18 @@ class _Serving:
 
 
 def correct(settings: Settings, tracking: Tracking, engine: Engine) -> None:
-    """Set alias and tags on the models that serve, and take them from the ones that do not."""
+    """Set alias and tags on the models that serve, and take them from the ones that do not.
+
+    Of an MLflow that is not ours only those with a stack file here: the others may be another Asgard's.
+    """
     local = {desired.name: _here(desired) for desired in local_server.serving(settings.data_dir)}
     elsewhere = _elsewhere(settings)
+    ours = set(stackfile.models(settings.stacks_dir))
     for model in registry.list_models(tracking):
         serving = _recorded(engine, model.name) if model.name in elsewhere else local.get(model.name)
         said = (model.tags.get(naming.TAG_INFERENCE_URL), model.tags.get(naming.TAG_DEPLOYMENT_ID))
         if serving is None:
-            if naming.TAG_INFERENCE_URL in model.tags:
+            if naming.TAG_INFERENCE_URL in model.tags and (tracking.is_embedded or model.name in ours):
                 registry.unmark_serving(tracking, model.name)
         elif said != (serving.url, serving.deployment_id):
             registry.mark_serving(tracking, model.name, serving.version, serving.url, serving.deployment_id)

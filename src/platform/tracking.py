@@ -43,6 +43,11 @@ class Tracking:
     uri: str
     artifacts_dir: Path | None = None
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether this Asgard alone uses it."""
+        return self.artifacts_dir is not None
+
 
 def warm_up() -> threading.Thread:
     """Import MLflow in the background; whoever needs it earlier waits for the same import."""
