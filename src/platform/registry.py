@@ -267,8 +267,9 @@ def discard(tracking: Tracking, token: str) -> list[str]:
 def purge(tracking: Tracking, model_name: str) -> bool:
     """Delete the registered model, and from the store what belonged to it; False: there was none.
 
-    That is the artifacts of the runs behind its versions, bundles included, and of all that the same deploys logged.
-    What a version of another model still needs stays; so do the runs themselves, with their parameters and metrics.
+    That is the artifacts of the runs behind its versions, bundles included, and of all that the same deploys logged; of
+    a run that is no deploy's, the versions' own folders alone. What a version of another model still needs stays; so do
+    the runs themselves, with their parameters and metrics.
     """
     client = connect(tracking.uri)
     versions = _versions(tracking, model_name)
@@ -295,8 +296,17 @@ def purge(tracking: Tracking, model_name: str) -> bool:
             _unless_missing(partial(client.delete_logged_model, model.model_id))
     for run in of_runs.values():
         if run.info.run_id not in needed:
-            artifacts.delete(tracking, run.info.artifact_uri)
+            for place in _places(run, versions):
+                artifacts.delete(tracking, place)
     return True
+
+
+def _places(run: "Run", versions: "Iterable[entities.ModelVersion]") -> set[str]:
+    """Of a deploy's run all artifacts; of another only what versions are made of: the rest is somebody else's work."""
+    root = str(run.info.artifact_uri)
+    if {naming.TAG_DEPLOYMENT, naming.TAG_DEPLOYMENT_ID} & run.data.tags.keys():
+        return {root}
+    return {version.source for version in versions if version.source and version.source.startswith(f"{root}/")}
 
 
 def _needed(tracking: Tracking, of_runs: Iterable[str], of_models: Mapping[str, "LoggedModel"]) -> set[str | None]:

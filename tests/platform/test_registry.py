@@ -665,6 +665,23 @@ def test_purging_leaves_nothing_on_disk_but_what_others_need(
     assert not registry.purge(either, name)
 
 
+def test_purging_a_model_that_somebody_registered_by_hand_leaves_the_rest_of_their_run(
+    either: Tracking, mlflow_settings: Settings, name: str
+) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(either.uri)
+    with mlflow.start_run() as run:
+        mlflow.log_text("dear", "notes.txt")
+        mlflow.log_text("a model of MLflow 2", "model/MLmodel")
+    client = connect(either.uri)
+    client.create_registered_model(name)
+    source = f"{run.info.artifact_uri}/model"
+    client.create_model_version(name, source, run.info.run_id, await_creation_for=0)
+    assert registry.purge(either, name)
+    assert [kept.path for kept in client.list_artifacts(run.info.run_id)] == ["notes.txt"]
+
+
 def places(stored: Path, found: runs.Traces) -> list[Path]:
     """Folders of the store that hold what was logged there."""
     uris = [run.info.artifact_uri for run in found.runs] + [model.artifact_location for model in found.models]
