@@ -41,8 +41,16 @@ def plain(value: Any) -> Any:
     if isinstance(value, pd.DataFrame):
         return _frame(value)
     if isinstance(value, pd.Series | pd.Index):
-        return _array(value.to_numpy())
+        return _array(_values(value))
     return value
+
+
+def _values(column: Any) -> np.ndarray:
+    """Of a series or an index. Beside missing values pandas makes whole numbers fractions, which rounds large ones."""
+    types = pd.api.types
+    whole = types.is_extension_array_dtype(column.dtype) and types.is_integer_dtype(column.dtype)
+    found: np.ndarray = (column.astype(object) if whole and column.isna().any() else column).to_numpy()
+    return found
 
 
 def _array(array: np.ndarray) -> Any:
@@ -52,7 +60,7 @@ def _array(array: np.ndarray) -> Any:
 
 
 def _frame(frame: pd.DataFrame) -> list[Any]:
-    columns = [_array(frame.iloc[:, position].to_numpy()) for position in range(frame.shape[1])]
+    columns = [_array(_values(frame.iloc[:, position])) for position in range(frame.shape[1])]
     listed = [column.tolist() if _exact_as_list(column) else list(column) for column in columns]
     if len(listed) == 1:
         return listed[0]

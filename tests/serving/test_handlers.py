@@ -123,6 +123,8 @@ def test_what_a_model_returns_becomes_json(ask: Ask, name: str, predictions: Any
         (np.array([True, None, 1.5, np.nan], dtype=object), [True, None, 1.5, None]),
         (np.array(["2026-01-01", "NaT"], dtype="datetime64[D]"), ["2026-01-01", None]),
         (pd.Series([1, None], dtype="Int64"), [1, None]),
+        (pd.Series([2**60 + 1, None], dtype="Int64"), [2**60 + 1, None]),
+        (pd.DataFrame({"a": pd.array([2**60 + 1, None], dtype="Int64")}), [2**60 + 1, None]),
         (pd.Series(["a", "b"], dtype="category"), ["a", "b"]),
         (pd.Timestamp("2026-01-01T10:00:00Z"), "2026-01-01T10:00:00+00:00"),
         ([pd.NaT, pd.NA, float("inf")], [None, None, None]),
