@@ -58,7 +58,7 @@ def _compile(bundle: Path, folder: Path) -> dict[str, Any]:
         width = single_rows.width(read)
     except NotExportable as error:
         return {"reason": str(error), "batches": False}
-    whole = np.array([kind in ("integer", "long") for kind in read.get("kinds", ["double"] * width)])
+    whole = _whole(read, width)
     reason = "There is no compiled form of it."
     try:
         if flavor(loaded.metadata) not in _FLAVORS or (loaded.metadata.signature and loaded.metadata.signature.params):
@@ -143,14 +143,21 @@ def _reader_spec(loaded: PyFuncModel) -> dict[str, Any]:
         (spec, *more) = schema.inputs
         if more or schema.has_input_names() or len(spec.shape) != 2 or spec.shape[1] < 0:
             raise NotExportable("It does not take rows of numbers.")
-        if np.dtype(spec.type).kind not in "fi":
-            raise NotExportable("It does not take rows of numbers.")
+        if np.dtype(spec.type).kind != "f" and np.dtype(spec.type) not in (np.int32, np.int64):
+            raise NotExportable("It does not take rows of fractions, or of whole numbers of 32 or 64 bits.")
         return {"kind": "tensor", "dtype": str(np.dtype(spec.type)), "shape": [int(n) for n in spec.shape]}
     kinds = [getattr(spec.type, "name", None) for spec in schema.inputs]
     if not set(kinds) <= {"integer", "long", "float", "double"} or not all(spec.required for spec in schema.inputs):
         raise NotExportable("It takes columns that are no numbers, or need not be there.")
     columns: list[Any] = [position if spec.name is None else spec.name for position, spec in enumerate(schema.inputs)]
     return {"kind": "columns", "names": columns, "kinds": kinds}
+
+
+def _whole(read: Mapping[str, Any], width: int) -> np.ndarray:
+    """By column, whether it takes whole numbers alone."""
+    if read["kind"] == "tensor":
+        return np.full(width, np.dtype(read["dtype"]).kind == "i")
+    return np.array([kind in ("integer", "long") for kind in read.get("kinds", ["double"] * width)])
 
 
 def _example_is_an_object(meta: Any) -> bool:

@@ -158,6 +158,22 @@ def test_whole_numbers_are_verified_as_whole_numbers(made: Callable[..., Path]) 
         assert answer(form, data) == answer(original, data)
 
 
+@pytest.mark.parametrize("dtype", ["int64", "int32"])
+def test_a_tensor_of_whole_numbers_is_verified_with_whole_numbers(made: Callable[..., Path], dtype: str) -> None:
+    rows = WHOLE.astype(dtype)
+    bundle = made(RandomForestClassifier(10, random_state=0).fit(rows, Y), signature=infer_signature(rows, Y))
+    assert compiling.write(bundle)["form"] == "numpy"
+    form, original = loading.load(bundle), model.load(bundle, {})
+    for data in (rows.tolist(), rows[:1].tolist(), [[1.5, 1, 1, 1, 1]], [[2**31, 1, 1, 1, 1]]):
+        assert answer(form, data) == answer(original, data)
+
+
+def test_a_tensor_of_small_whole_numbers_serves_as_it_is(made: Callable[..., Path]) -> None:
+    rows = WHOLE.astype("int8")
+    bundle = made(RandomForestClassifier(10, random_state=0).fit(rows, Y), signature=infer_signature(rows, Y))
+    assert "whole numbers of 32 or 64 bits" in compiling.write(bundle)["reason"]
+
+
 def test_equal_models_are_compiled_to_equal_files(made: Callable[..., Path], tmp_path: Path) -> None:
     bundle = made(MODELS["forest"])
     compiling.write(bundle)
