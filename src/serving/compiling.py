@@ -19,7 +19,7 @@ from .forms import NotExportable
 from .health import check
 from .loaded import Predict
 from .metadata import flavor, of_model
-from .signatures import choose_input, features, input_schema
+from .signatures import choose_input, features, input_schema, is_required
 from .verification import Different
 
 log = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ def _reader_spec(loaded: PyFuncModel) -> dict[str, Any]:
             raise NotExportable("It does not take rows of fractions, or of whole numbers of 32 or 64 bits.")
         return {"kind": "tensor", "dtype": str(np.dtype(spec.type)), "shape": [int(n) for n in spec.shape]}
     kinds = [getattr(spec.type, "name", None) for spec in schema.inputs]
-    if not set(kinds) <= {"integer", "long", "float", "double"} or not all(spec.required for spec in schema.inputs):
+    if not set(kinds) <= {"integer", "long", "float", "double"} or not all(map(is_required, schema.inputs)):
         raise NotExportable("It takes columns that are no numbers, or need not be there.")
     columns: list[Any] = [position if spec.name is None else spec.name for position, spec in enumerate(schema.inputs)]
     return {"kind": "columns", "names": columns, "kinds": kinds}

@@ -22,7 +22,7 @@ from .inputs import Reader
 from .loaded import Cost, LoadedModel, Predict
 from .metadata import describe, flavor, of_model
 from .problems import InvalidInput
-from .signatures import choose_input, columns_of, features, input_schema, is_matrix, made_data
+from .signatures import choose_input, columns_of, features, input_schema, is_matrix, is_required, made_data
 
 log = logging.getLogger(__name__)
 
@@ -154,11 +154,7 @@ def choose_predict(model: PyFuncModel, reader: Reader) -> Predict:
         return model.predict
     if model.metadata.signature is None:  # nothing is compared
         return inner
-    if (
-        schema is None
-        or getattr(model.metadata.signature, "params", None)
-        or not all(getattr(spec, "required", True) for spec in schema.inputs)
-    ):
+    if schema is None or getattr(model.metadata.signature, "params", None) or not all(map(is_required, schema.inputs)):
         return model.predict
     data = made_data(schema)
     if data is None:

@@ -92,7 +92,7 @@ def data_schema(inputs: Iterable[Mapping[str, Any]] | None) -> dict[str, Any]:
         forms.append({"title": "values", "type": "array", "minItems": 1, "items": cells[0]})
     if any("name" not in column for column in columns):
         return {"anyOf": forms}
-    required = [column["name"] for column in columns if column.get("required", True)]
+    required = [column["name"] for column in columns if column.get("required", not column.get("optional"))]
     properties = dict(zip((column["name"] for column in columns), cells, strict=True))
     record = {"type": "object", "required": required, "properties": properties}
     lists = {name: {"type": "array", "minItems": 1, "items": cell} for name, cell in properties.items()}

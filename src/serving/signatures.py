@@ -59,10 +59,15 @@ def columns_of(schema: Any) -> list[inputs.Column]:
         inputs.Column(
             name=position if spec.name is None else spec.name,
             kind=_kind(spec),
-            required=getattr(spec, "required", True) is not False,
+            required=is_required(spec),
         )
         for position, spec in enumerate(schema.inputs)
     ]
+
+
+def is_required(spec: Any) -> bool:
+    """Whether an input must be there. MLflow before 2.10 tells which are `optional`."""
+    return bool(getattr(spec, "required", not getattr(spec, "optional", False)))
 
 
 def made_data(schema: Any) -> Any:

@@ -1,12 +1,16 @@
-"""What is made ready before a model is loaded."""
+"""What is made ready before a model is loaded, and how it is found out what it takes."""
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mlflow.models import Model
+from mlflow.types import DataType
 
 from asgard.serving.model import preload
+from asgard.serving.openapi import document
+from asgard.serving.signatures import columns_of
 
 
 @pytest.mark.parametrize(("set_to", "used"), [(None, "torch"), ("jax", "jax")])
@@ -20,3 +24,16 @@ def test_a_keras_model_is_loaded_with_the_backend_it_was_saved_with(
     Model(flavors={"keras": {"keras_backend": "torch"}}).save(tmp_path / "model" / "MLmodel")
     preload(tmp_path)
     assert os.environ["KERAS_BACKEND"] == used
+
+
+def test_columns_that_mlflow_before_2_10_calls_optional_need_not_be_there() -> None:
+    specs = [SimpleNamespace(name=name, type=DataType.double, optional=name == "b") for name in "ab"]
+    assert [column.required for column in columns_of(SimpleNamespace(inputs=specs))] == [True, False]
+
+
+def test_openapi_tells_which_columns_mlflow_before_2_10_calls_optional() -> None:
+    columns = [{"name": "a", "type": "double"}, {"name": "b", "type": "double", "optional": True}]
+    info = {"name": "iris", "version": "1", "deployment_id": "iris-v1-abc", "flavor": "sklearn"}
+    found = document({**info, "signature": {"inputs": columns}, "input_example": None}, {"/predict": "POST"})
+    assert "'required': ['a']" in str(found)
+    assert "'required': ['a', 'b']" not in str(found)
