@@ -77,7 +77,7 @@ def _compile(bundle: Path, folder: Path) -> dict[str, Any]:
     except Exception as error:
         log.exception("the model cannot be compiled")
         reason = f"It cannot be compiled: {type(error).__name__}."
-    rows = reader.read(_data(verification.rows(width, {}, whole=whole)[:64], whole))
+    rows = reader.read(_data(verification.rows(width, {}, whole=whole)[:: verification.ROWS // 64], whole))
     batches = (
         flavor(loaded.metadata) in ARRAY_FLAVORS
         and isinstance(rows, np.ndarray)

@@ -231,6 +231,17 @@ def test_a_model_whose_rows_depend_on_each_other_is_never_predicted_together(mad
     assert compiling.write(made(Centring()))["batches"] is False
 
 
+class Large(Centring):
+    """Predicts large rows by how many there are."""
+
+    def predict(self, X: Any) -> Any:  # noqa: N803
+        return np.where(np.abs(np.asarray(X)[:, 0]) > 1000, len(X), 0)
+
+
+def test_rows_of_all_magnitudes_tell_whether_they_are_predicted_together(made: Callable[..., Path]) -> None:
+    assert compiling.write(made(Large()))["batches"] is False
+
+
 @pytest.mark.parametrize(
     "forest",
     [
