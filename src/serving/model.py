@@ -73,6 +73,8 @@ def load(bundle: Path, found: Mapping[str, Any]) -> LoadedModel:
     Raises HealthCheckFailed, or whatever loading raised.
     """
     path = bundle / "model"
+    # Then MLflow reads texts as the dates and bytes that a model's type hints ask for, as in its own server.
+    os.environ["_MLFLOW_IS_IN_SERVING_ENVIRONMENT"] = "true"
     # Its warnings are of packages that differ, which the environment's lock rules out; to look takes half a second.
     model = mlflow.pyfunc.load_model(str(path), suppress_warnings=True)
     reader = choose_input(model)

@@ -4,9 +4,7 @@ https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/#local-inferen
 """
 
 import logging
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -90,8 +88,7 @@ def _of_function(invocations: Callable[..., Any], pyfunc: Any, schema: Any, requ
     from mlflow.exceptions import MlflowException
 
     try:
-        with _serving_environment():
-            found = invocations(request.body, request.header(b"content-type"), pyfunc, schema)
+        found = invocations(request.body, request.header(b"content-type"), pyfunc, schema)
     except MlflowException as error:
         return Answer(error.serialize_as_json().encode(), error.get_http_status_code())  # type: ignore[no-untyped-call]
     except Exception:
@@ -103,13 +100,3 @@ def _of_function(invocations: Callable[..., Any], pyfunc: Any, schema: Any, requ
 def _content_type(media_type: str) -> bytes:
     """As Starlette completes it (https://starlette.dev/responses/#response)."""
     return f"{media_type}; charset=utf-8".encode() if media_type.startswith("text/") else media_type.encode()
-
-
-@contextmanager
-def _serving_environment() -> Iterator[None]:
-    """MLflow then reads texts as the dates and bytes that a model's type hints ask for; `/predict` must not change."""
-    os.environ["_MLFLOW_IS_IN_SERVING_ENVIRONMENT"] = "true"
-    try:
-        yield
-    finally:
-        del os.environ["_MLFLOW_IS_IN_SERVING_ENVIRONMENT"]

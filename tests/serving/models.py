@@ -246,6 +246,7 @@ SAVE: dict[str, Callable[[Path], None]] = {
     "times": _pyfunc(Times(), signature=infer_signature(pd.DataFrame({"at": [pd.Timestamp("2026-01-01")]}))),
     "params": _pyfunc(Scaled(), signature=infer_signature(FRAME, params={"factor": 2.0, "unit": "m"})),
     "dates": _pyfunc(Dates()),
+    "dates-example": _pyfunc(Dates(), input_example=[datetime.datetime(2026, 11, 24)]),
     "obedient": _pyfunc(Obedient(), signature=_ONE),
     "named-tensors": _pyfunc(NamedTensors(), signature=_TWO),
     "vector": _pyfunc(Outputs([1]), signature=ModelSignature(Schema([TensorSpec(np.dtype("int32"), (-1,))]))),

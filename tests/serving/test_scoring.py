@@ -321,7 +321,7 @@ def test_invocations_change_nothing_about_predict(bundle: Callable[..., Path]) -
     invocation = ("POST", "/invocations", JSON, b'{"inputs": ["2026-11-24T12:00:00"]}')
     before, invoked, after = ask(application(bundle("dates")), predict, invocation, predict)
     assert invoked == Got(200, JSON, b'{"predictions": ["datetime 2026-11-24 12:00:00"]}')
-    assert before == after
+    assert before == after == Got(200, JSON, b'{"predictions":["datetime 2026-11-24 12:00:00"]}')
 
 
 def test_without_mlflows_scoring_server_invocations_are_501_and_say_what_to_do(
