@@ -266,8 +266,8 @@ def _named(model: LoadedModel, prediction: Any, names: Sequence[str]) -> dict[st
 def _tensor(model: LoadedModel, part: Any) -> np.ndarray:
     if isinstance(part, np.generic):
         part = np.asarray(part)
-    if isinstance(part, np.ndarray):
-        array: np.ndarray = np.atleast_1d(part)
+    if isinstance(part, np.ndarray) and not isinstance(part, np.ma.MaskedArray):
+        array: np.ndarray = np.atleast_1d(np.asarray(part))  # a matrix has two dimensions whatever is made of it
         if array.dtype.kind in "biuf":
             return array
         if set(map(type, array.flat)) <= {bytes, np.bytes_}:

@@ -29,13 +29,23 @@ def encode(prediction: Any) -> bytes:
     except TypeError:
         # Keys that are no strings are rare and checking for them is slow, so only a second try allows them.
         try:
-            return orjson.dumps(content, default=_default, option=_OPTIONS | orjson.OPT_NON_STR_KEYS)
+            options = _OPTIONS | orjson.OPT_NON_STR_KEYS
+            return orjson.dumps(_keyed(content), default=lambda value: _keyed(_default(value)), option=options)
         except TypeError as error:
             raise NotSerializable(str(error)) from error
 
 
+def _keyed(value: Any) -> Any:
+    """`value` with Python's keys for NumPy's, which orjson does not know, such as a classifier's labels."""
+    if isinstance(value, Mapping):
+        return {key.item() if isinstance(key, np.generic) else key: _keyed(part) for key, part in value.items()}
+    return [_keyed(part) for part in value] if isinstance(value, list | tuple) else value
+
+
 def plain(value: Any) -> Any:
     """`value` with frames, series and arrays that orjson does not write itself turned into lists and objects."""
+    if isinstance(value, np.ma.MaskedArray):
+        return value.tolist()  # with None where it is masked
     if isinstance(value, np.ndarray):
         return _array(value)
     if isinstance(value, pd.DataFrame):

@@ -132,6 +132,9 @@ def test_what_a_model_returns_becomes_json(ask: Ask, name: str, predictions: Any
         ([Decimal("1.10"), Decimal("NaN")], [1.1, None]),
         (b"\x00\xff", "AP8="),
         ({1: "a", "b": (1, 2)}, {"1": "a", "b": [1, 2]}),
+        ([dict(zip(np.array([0, 1]), np.array([0.25, 0.75]), strict=True))], [{"0": 0.25, "1": 0.75}]),
+        ({np.bool_(True): ({np.int64(2): {3}},)}, {"true": [{"2": [3]}]}),
+        (np.ma.array([1.5, 2.5], mask=[False, True]), [1.5, None]),
         ([{"p": pd.DataFrame({"a": [1], "b": [2]})}], [{"p": [{"a": 1, "b": 2}]}]),
         ((value for value in (1, 2)), [1, 2]),
         (scipy.sparse.csr_matrix([[0, 1.5], [2, 0]]), [[0, 1.5], [2, 0]]),
@@ -245,6 +248,7 @@ def test_an_output_that_has_no_form_in_json_is_answered_500(ask: Ask) -> None:
     ("name", "checked"),
     [
         ("example", "input_example"),
+        ("dates-example", "input_example"),  # a text in the file, as in requests
         ("columns", "signature"),
         ("tensor", "signature"),
         ("times", "signature"),

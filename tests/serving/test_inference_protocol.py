@@ -330,6 +330,8 @@ def test_requests_that_are_predicted_together_are_answered_as_each_alone(
         (np.array([[1, 2], [3, 4]], dtype=">i2").T, [("predict", "INT16", [2, 2], [1, 3, 2, 4])]),
         (np.array(["2026-01-01", "NaT"], dtype="datetime64[D]"), [("predict", "BYTES", [2], ["2026-01-01", None])]),
         (np.array([0.5], dtype="longdouble"), [("predict", "FP64", [1], [0.5])]),
+        (np.ma.array([1.5, 2.5], mask=[False, True]), [("predict", "FP64", [2], [1.5, None])]),
+        (np.matrix([[1, 2], [3, 4]]), [("predict", "INT64", [2, 2], [1, 2, 3, 4])]),
     ],
 )
 def test_what_a_model_returns_becomes_tensors(
