@@ -15,8 +15,13 @@ _FRAME: Final = re.compile(r'  File "(.+)", line (\d+)')
 _RAISED: Final = re.compile(r"([A-Za-z_][\w.]*)(: .*)?")
 _LACKS: Final = re.compile(r": ModuleNotFoundError: No module named '(\w+)'")
 _NO_FILE: Final = re.compile(r": FileNotFoundError: \[Errno 2\] No such file or directory: '[^']*[./]")
-_OF_MLFLOW: Final = ("🏃 View run ", "🧪 View experiment ")
-"""How lines begin that MLflow prints whenever a run ends."""
+_OF_MLFLOW: Final = re.compile(
+    r"🏃 View run |🧪 View experiment |\d{4}/\d\d/\d\d \d\d:\d\d:\d\d (INFO|WARNING) mlflow\b"
+)
+"""How lines begin that MLflow prints as a model is logged and a run ends."""
+_GROUP_RULE: Final = re.compile(r" +\+[-+]")
+_GROUP_MARGIN: Final = re.compile(r" +\| ?")
+"""How lines begin in the traceback of an exception group: the rules between its exceptions, and all others."""
 _MAX_CHARACTERS: Final = 300
 
 
@@ -25,11 +30,18 @@ def describe(script: bytes, script_name: str, status: int, tail: Sequence[str]) 
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         hint = " The machine may have run out of memory." if number == signal.SIGKILL else ""
-        return f"{script_name} was killed by signal {number} ({signal.Signals(number).name}).{hint}"
+        return f"{script_name} was killed by signal {number} ({_signal_name(number)}).{hint}"
     if (raised := _raised(script_name, tail)) and os.WEXITSTATUS(status) == 1:
         return raised + (elsewhere(script) if ": mlflow." in raised else _hint(raised))
-    last = next((line for line in reversed(tail) if line.strip() and not line.startswith(_OF_MLFLOW)), "")
+    last = next((line for line in reversed(tail) if line.strip() and not _OF_MLFLOW.match(line)), "")
     return f"{script_name} exited with code {os.WEXITSTATUS(status)}" + (f": {_short(last)}" if last else ".")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # between SIGRTMIN and SIGRTMAX none has a name
+        return signal.strsignal(number) or "unknown"
 
 
 def _hint(raised: str) -> str:
@@ -70,14 +82,19 @@ def _redirects(node: ast.Call | ast.Assign) -> str | None:
 
 
 def _raised(script_name: str, tail: Sequence[str]) -> str | None:
-    """The exception that ended the script, with the innermost line of the script itself; None without a traceback."""
+    """The exception that ended the script, with the innermost line of the script itself; None without a traceback.
+
+    Of a group that is the last one in it that has a traceback, else the group.
+    """
+    if any(map(_GROUP_RULE.match, tail)):
+        tail = [_GROUP_MARGIN.sub("", line, count=1) for line in tail if not _GROUP_RULE.match(line)]
     frames = [
         (index, match) for index, line in enumerate(tail) if (match := _FRAME.match(line)) and match[1] != "<string>"
     ]
     if not frames:
         return None
     # Below the last frame: its source line and carets, indented, then the exception.
-    below = [line for line in tail[frames[-1][0] + 1 :] if line and not line.startswith(_OF_MLFLOW)]
+    below = [line for line in tail[frames[-1][0] + 1 :] if line and not _OF_MLFLOW.match(line)]
     exception = list(dropwhile(lambda line: line.startswith(" "), below))
     if not exception or not _RAISED.match(exception[0]):
         return None

@@ -9,6 +9,16 @@ import pytest
 
 from asgard.platform.script_failures import describe, elsewhere
 
+IN_A_TASK_GROUP = """
+import asyncio
+async def fit():
+    raise ValueError("inner")
+async def main():
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fit())
+asyncio.run(main())
+"""
+
 
 def ended(tmp_path: Path, source: str) -> str:
     (tmp_path / "train.py").write_text(source)
@@ -32,6 +42,8 @@ def ended(tmp_path: Path, source: str) -> str:
         ("raise ValueError('\\nAll fits failed.')\n", "train.py failed at line 1: ValueError: All fits failed."),
         ("raise TypeError('one of:\\n- A\\n not B')\n", "train.py failed at line 1: TypeError: one of: - A not B"),
         ("raise KeyError('a\\nb')\n", "train.py failed at line 1: KeyError: 'a\\nb'"),
+        ("raise ExceptionGroup('two', [KeyError(1), KeyError(2)])\n", "train.py failed at line 1: ExceptionGroup: two"),
+        (IN_A_TASK_GROUP, "train.py failed at line 4: ValueError: inner"),
     ],
 )  # fmt: skip
 def test_the_end_of_a_script_in_a_sentence(tmp_path: Path, source: str, told: str) -> None:
@@ -44,6 +56,17 @@ def test_what_mlflow_prints_as_a_run_ends_is_not_why_a_script_ended() -> None:
     raised = ["Traceback (most recent call last):", '  File "/p/train.py", line 1, in <module>', "ValueError: "]
     assert describe(b"", "train.py", 1 << 8, [*raised, "none fits", *printed[1:]]) == (
         "train.py failed at line 1: ValueError: none fits"
+    )
+
+
+def test_what_mlflow_logs_is_not_why_a_script_exited() -> None:
+    printed = [
+        "2026/11/28 07:49:37 INFO mlflow.utils.environment: Successfully exported 92 requirements from uv project.",
+        "2026/11/28 07:49:37 WARNING mlflow.utils.environment: Failed to resolve installed pip version.",
+    ]
+    assert describe(b"", "train.py", 3 << 8, printed) == "train.py exited with code 3."
+    assert describe(b"", "train.py", 3 << 8, ["too bad a model", *printed]) == (
+        "train.py exited with code 3: too bad a model"
     )
 
 
@@ -98,6 +121,11 @@ def test_a_signal_is_named(number: signal.Signals) -> None:
     assert describe(b"", "train.py", int(number), []).startswith(
         f"train.py was killed by signal {int(number)} ({number.name})."
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system has signals without a name")
+def test_a_signal_without_a_name_is_described() -> None:
+    assert describe(b"", "train.py", 37, []) == "train.py was killed by signal 37 (Real-time signal 3)."
 
 
 @pytest.mark.parametrize(
