@@ -14,6 +14,8 @@ def load() -> Settings:
         prefix = Settings.model_config["env_prefix"]
         found = []
         for wrong in error.errors(include_url=False, include_context=False):
+            if wrong["type"] == "default_factory_not_called":
+                continue  # a default that follows from others, of which one is wrong
             if not wrong["loc"]:  # about several settings; its input is all of them, secrets too
                 found.append(wrong["msg"])
                 continue

@@ -124,6 +124,7 @@ def test_a_setting_that_is_not_valid_is_named(run: Run) -> None:
     assert "ASGARD_MAX_REQUEST_BYTES: " in result.stderr
     assert "'many'" in result.stderr
     assert "ASGARD_TARGET: " in result.stderr
+    assert "ASGARD_FEAST_REPO_PATH" not in result.stderr  # its default was not made, which is not the user's to mend
     assert "ASGARD_TRAINING_MEMORY_LIMIT: " in result.stderr
 
 
