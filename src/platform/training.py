@@ -77,8 +77,7 @@ def run_script(
     (folder / script_name).write_bytes(script)
     with _surroundings(folder, token) as surroundings, log_file(folder).open("wb") as log:
         variables = {
-            **environment_vars,
-            **_variables(environment, surroundings, settings, tracking_uri),
+            **_variables(environment, surroundings, settings, tracking_uri, environment_vars),
             "MLFLOW_EXPERIMENT_NAME": experiment_name,
             "MLFLOW_RUN_CONTEXT": json.dumps({naming.TAG_DEPLOYMENT: token}),
             naming.DEPLOYMENT_VARIABLE: token,
@@ -281,17 +280,27 @@ def _temporary(token: str) -> Path:
 
 
 def _variables(
-    environment: Environment, surroundings: _Surroundings, settings: Settings, tracking_uri: str
+    environment: Environment,
+    surroundings: _Surroundings,
+    settings: Settings,
+    tracking_uri: str,
+    posted: Mapping[str, str],
 ) -> dict[str, str]:
-    inherited = _NETWORK if settings.mlflow_tracking_uri is None else (*_NETWORK, *_TRACKING_CREDENTIALS)
-    variables = {name: os.environ[name] for name in inherited if os.environ.get(name)}
+    """The posted ones go before what is only a default, and behind what the deploy depends on."""
+    named = {name.lower() for name in posted}  # http_proxy is HTTP_PROXY by another name
+    variables = {
+        "LANG": os.environ.get("LANG") or "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+        **{name: os.environ[name] for name in _NETWORK if os.environ.get(name) and name.lower() not in named},
+        **posted,
+    }
+    credentials = _TRACKING_CREDENTIALS if settings.mlflow_tracking_uri is not None else ()
     return variables | {
+        **{name: os.environ[name] for name in credentials if os.environ.get(name)},
         **loopback.past_proxies(variables),
         "PATH": os.pathsep.join([str(environment.path / "bin"), str(surroundings.programs), _SYSTEM_PATH]),
         "HOME": str(surroundings.home),
         "TMPDIR": str(surroundings.temporary),
-        "LANG": os.environ.get("LANG") or "C.UTF-8",
-        "PYTHONUNBUFFERED": "1",
         "MLFLOW_TRACKING_URI": tracking_uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }

@@ -192,6 +192,17 @@ def test_credentials_of_an_external_mlflow_reach_the_script(deploy: Deploy, monk
     assert deploy.run(code, mlflow_tracking_uri="http://127.0.0.1:1") == ["someone known"]
 
 
+def test_what_was_posted_goes_before_what_is_only_a_default(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://of-the-api:3128")
+    posted = {"LANG": "C", "HTTPS_PROXY": "http://of-the-script:3128", "NO_PROXY": "internal", "no_proxy": "internal"}
+    names = ["LANG", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"]
+    there = "internal,127.0.0.1,localhost"
+    assert deploy.run(f"import os\nfor name in {names}: print(os.environ.get(name))", posted) == (
+        ["C", "http://of-the-script:3128", "None", there, there]
+    )
+
+
 def test_what_was_posted_cannot_redirect_the_tracking(deploy: Deploy) -> None:
     code = "import os; print(os.environ['MLFLOW_TRACKING_URI'])"
     assert deploy.run(code, {"MLFLOW_TRACKING_URI": "elsewhere"}) == [deploy.tracking_uri]
