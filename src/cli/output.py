@@ -23,8 +23,8 @@ def console(*, stderr: bool = False) -> "Console":
     """A console that shows text as it is: what comes from a server or script is never taken for markup."""
     from rich.console import Console
 
-    stream: TextIO = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else _NOT_A_TERMINAL_WIDTH
+    stream: TextIO | None = sys.stderr if stderr else sys.stdout  # None where the shell closed it
+    width = None if stream and stream.isatty() else _NOT_A_TERMINAL_WIDTH
     return Console(file=stream, width=width, markup=False, highlight=False, emoji=False, soft_wrap=stderr)
 
 
