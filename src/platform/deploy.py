@@ -96,6 +96,7 @@ def deploy(tools: Tools, request: DeployRequest, on_progress: OnProgress) -> Dep
     """Train, register, bundle and bring up a model; blocks until it serves. If it fails, what served keeps serving."""
     started, settings, model = time.monotonic(), tools.settings, request.model_name
     with _operation(tools, model, on_progress) as entry:
+        _require_stack_file(tools, entry)
         folder = journal.folder(settings.data_dir, model)
         former = _stack_file(settings, model)
         environment_vars = _effective(request.environment_vars, former)
@@ -116,7 +117,8 @@ def deploy(tools: Tools, request: DeployRequest, on_progress: OnProgress) -> Dep
         environments.compile_beside(environment)
 
         _stage(on_progress, "training", f"Running {request.script_name} on Python {lock.python}")
-        runs.ensure_experiment(tools.tracking, request.experiment_name)
+        experiment = runs.ensure_experiment(tools.tracking, request.experiment_name)
+        artifacts.require_proxied(experiment.artifact_location)
         trained = _train(tools, request, entry, project, environment, environment_vars, on_progress)
 
         _stage(on_progress, "registration", f"Registering {model}")
@@ -393,12 +395,7 @@ def _bring_up(tools: Tools, entry: Journal, content: StackFile, on_progress: OnP
     if content.spec.target == "kubernetes":
         there = settings.model_copy(update={"namespace": content.spec.namespace})
         shared_stack.ensure(there, tools.engine, on_log)
-    if entry.stack_file is None and tools.engine.outputs(model, token=entry.token):
-        raise InfrastructureFailed(
-            f"The stack {model} is in the backend already, and its file Pulumi.{model}.yaml is not in "
-            f"{settings.stacks_dir}: another Asgard has deployed it. Put that file there, or deploy with that one.",
-            reason="StackFileMissing",
-        )
+    _require_stack_file(tools, entry)  # once more: training takes its time
     entry = journal.update(settings.data_dir, entry, infrastructure=True)
     stackfile.write(stackfile.path_of(settings.stacks_dir, model), content, secrets.passphrase(settings))
     if content.spec.target == "kubernetes":
@@ -408,6 +405,17 @@ def _bring_up(tools: Tools, entry: Journal, content: StackFile, on_progress: OnP
     url, identifier = outputs["inference_url"], outputs["deployment_id"]
     registry.mark_serving(tools.tracking, model, release.version, url, identifier)
     return outputs
+
+
+def _require_stack_file(tools: Tools, entry: Journal) -> None:
+    """Raise InfrastructureFailed where the stack is there and its file is not."""
+    if entry.stack_file is None and tools.engine.outputs(entry.model, token=entry.token):
+        raise InfrastructureFailed(
+            f"The stack {entry.model} is in the backend already, and its file Pulumi.{entry.model}.yaml is not in "
+            f"{tools.settings.stacks_dir}: another Asgard has deployed it. Put that file there, or deploy with that "
+            "one.",
+            reason="StackFileMissing",
+        )
 
 
 def _roll_out(tools: Tools, entry: Journal, spec: ModelSpec, on_log: Callable[[str], None]) -> dict[str, Any]:

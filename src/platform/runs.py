@@ -17,7 +17,7 @@ from .tracking import Tracking, connect, reaches_mlflow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel, Run
+    from mlflow.entities import Experiment, LoggedModel, Run
     from mlflow.store.entities import PagedList
 
 T = TypeVar("T")
@@ -120,16 +120,24 @@ def ensure_run(tracking: Tracking, found: Traces, token: str, experiment_name: s
     """The id of the run that stands for the deploy: the script's last one, or a new one that is left RUNNING."""
     if found.runs:
         return str(found.runs[-1].info.run_id)
-    experiment_id = ensure_experiment(tracking, experiment_name)
+    experiment_id = ensure_experiment(tracking, experiment_name).experiment_id
     tags = {naming.TAG_DEPLOYMENT: token}
     return str(connect(tracking.uri).create_run(experiment_id, tags=tags, run_name=run_name).info.run_id)
 
 
 @reaches_mlflow
-def ensure_experiment(tracking: Tracking, name: str) -> str:
-    """The id of the experiment, which is made where there is none: scripts that begin together would do so at once."""
-    experiment = connect(tracking.uri).get_experiment_by_name(name)
-    return _create_experiment(tracking, name) if experiment is None else str(experiment.experiment_id)
+def ensure_experiment(tracking: Tracking, name: str) -> "Experiment":
+    """The experiment, which is made where there is none: scripts that begin together would do so at once."""
+    client = connect(tracking.uri)
+    if (experiment := client.get_experiment_by_name(name)) is not None:
+        return experiment
+    try:
+        return client.get_experiment(client.create_experiment(name))
+    except Exception:
+        # Another deploy may have been faster.
+        if (experiment := client.get_experiment_by_name(name)) is None:
+            raise
+        return experiment
 
 
 @reaches_mlflow
@@ -191,15 +199,3 @@ def pages(fetch: Callable[[str | None], "PagedList[T]"]) -> Iterator[T]:
         token = getattr(page, "token", None)
         if not token:
             return
-
-
-def _create_experiment(tracking: Tracking, name: str) -> str:
-    client = connect(tracking.uri)
-    try:
-        return str(client.create_experiment(name))
-    except Exception:
-        # Another deploy may have been faster.
-        experiment = client.get_experiment_by_name(name)
-        if experiment is None:
-            raise
-        return str(experiment.experiment_id)

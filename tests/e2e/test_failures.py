@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from mlflow import MlflowClient
 
 from ..waiting import until
 from .live import EXAMPLE, HTTP, Live, body, files, predict
@@ -73,6 +74,14 @@ def test_a_script_that_fails_is_422_with_its_last_lines_and_leaves_nothing(
     assert tail in "\n".join(problem["log_tail"])
     assert leftovers(live) == before
     assert HTTP.get(f"{live.url}/mlops/models/never").status_code == 404
+
+
+def test_an_experiment_whose_artifacts_mlflow_does_not_proxy_is_refused_before_training(live: Live) -> None:
+    client = MlflowClient(live.status()["mlflow_uri"])
+    elsewhere = client.create_experiment("elsewhere", artifact_location="s3://somebody/elses")
+    response = live.post(body(EXAMPLE.read_text(), "never", experiment_name="elsewhere"))
+    assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "experiment_name")
+    assert not client.search_runs([elsewhere])
 
 
 def test_a_version_that_does_not_load_leaves_the_former_one_serving(live: Live, served: dict[str, Any]) -> None:

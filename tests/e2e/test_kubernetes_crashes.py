@@ -176,6 +176,7 @@ def test_two_apis_on_one_backend_deploy_different_models_and_the_same_one_only_o
 
     unknown = another.post(body(constant(2), "wanted", deployment_config=SMALL))
     assert (unknown.status_code, unknown.json()["reason"]) == (502, "StackFileMissing")
+    assert statuses(on_cluster, "wanted") == {1: None, 2: "failed"}  # nothing was trained for it
     assert predict(won["inference_url"], ROW) == [1]
     for live, model in ((on_cluster, "here"), (another, "there"), (on_cluster, "wanted")):
         live.cli("destroy", model, "--yes")

@@ -40,12 +40,33 @@ def test_the_scripts_failure_is_told_also_where_mlflow_went_down_with_it(
     assert failed.value.run_id is None
 
 
+def test_a_stack_whose_file_is_elsewhere_is_told_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "discard", lambda *_: None)
+    settings = Settings(data_dir=tmp_path, mlflow_tracking_uri="http://127.0.0.1:9")
+    engine = _Engine(tmp_path)
+    engine.found = {"inference_url": "http://elsewhere"}
+    told: list[str] = []
+    with pytest.raises(InfrastructureFailed, match=r"Pulumi\.iris\.yaml is not in") as failed:
+        deploy.deploy(
+            Tools(settings, engine, Admission(1, 1), ScriptTemplates()),  # type: ignore[arg-type]
+            DeployRequest(b"", "train.py", "iris", "iris", (), None, DeploymentChanges(), None),
+            lambda progress: told.append(progress.stage),
+        )
+    assert (failed.value.reason, told, engine.calls) == ("StackFileMissing", [], [])
+
+
 class _Engine:
     """A stack that does not come up while its file says `broken`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.calls: list[str] = []
+        self.found: dict[str, str] = {}
+
+    def outputs(self, *_: Any, **__: Any) -> dict[str, str]:
+        return self.found
 
     def up(self, *_: Any, **__: Any) -> None:
         self.calls.append("up")

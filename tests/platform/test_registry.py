@@ -594,7 +594,7 @@ def test_the_runs_of_a_failed_script_are_failed_where_they_failed(tracking: Trac
 def test_an_experiment_that_several_ask_for_at_once_is_made_once(tracking: Tracking, name: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: runs.ensure_experiment(tracking, f"shared by {name}"), range(8)))
-    assert len(set(found)) == 1
+    assert len({experiment.experiment_id for experiment in found}) == 1
 
 
 def test_a_server_of_mlflow_2_knows_runs_alone(tracking: Tracking, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
