@@ -15,6 +15,7 @@ _FRAME: Final = re.compile(r'  File "(.+)", line (\d+)')
 _RAISED: Final = re.compile(r"([A-Za-z_][\w.]*)(: .*)?")
 _LACKS: Final = re.compile(r": ModuleNotFoundError: No module named '(\w+)'")
 _NO_FILE: Final = re.compile(r": FileNotFoundError: \[Errno 2\] No such file or directory: '[^']*[./]")
+_OF_MLFLOW_3: Final = re.compile(r"API request to endpoint \S+/mlflow/logged-models\S* failed with error code 404")
 _OF_MLFLOW: Final = re.compile(
     r"🏃 View run |🧪 View experiment |\d{4}/\d\d/\d\d \d\d:\d\d:\d\d (INFO|WARNING) mlflow\b"
 )
@@ -32,7 +33,7 @@ def describe(script: bytes, script_name: str, status: int, tail: Sequence[str]) 
         hint = " The machine may have run out of memory." if number == signal.SIGKILL else ""
         return f"{script_name} was killed by signal {number} ({_signal_name(number)}).{hint}"
     if (raised := _raised(script_name, tail)) and os.WEXITSTATUS(status) == 1:
-        return raised + (elsewhere(script) if ": mlflow." in raised else _hint(raised))
+        return raised + (_hint(raised) or (elsewhere(script) if ": mlflow." in raised else ""))
     last = next((line for line in reversed(tail) if line.strip() and not _OF_MLFLOW.match(line)), "")
     return f"{script_name} exited with code {os.WEXITSTATUS(status)}" + (f": {_short(last)}" if last else ".")
 
@@ -45,7 +46,7 @@ def _signal_name(number: int) -> str:
 
 
 def _hint(raised: str) -> str:
-    """What to do where an import or a file was not found; else nothing."""
+    """What to do where an import, a file or MLflow 3 was not found; else nothing."""
     if found := _LACKS.search(raised):
         package = PACKAGES.get(found[1].lower(), found[1])
         return (
@@ -53,6 +54,8 @@ def _hint(raised: str) -> str:
         )
     if _NO_FILE.search(raised):
         return ". Only the script is sent: it must make or download the files that it reads."
+    if _OF_MLFLOW_3.search(raised):
+        return " The MLflow server is older than MLflow 3: add mlflow<3 to requirements."
     return ""
 
 

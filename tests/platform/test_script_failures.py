@@ -123,6 +123,14 @@ def test_a_signal_is_named(number: signal.Signals) -> None:
     )
 
 
+def test_a_script_whose_mlflow_is_newer_than_the_server_is_told_which_to_ask_for(tmp_path: Path) -> None:
+    source = (
+        "from mlflow.exceptions import MlflowException\n"
+        "raise MlflowException('API request to endpoint /api/2.0/mlflow/logged-models failed with error code 404')\n"
+    )
+    assert ended(tmp_path, source).endswith("The MLflow server is older than MLflow 3: add mlflow<3 to requirements.")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system has signals without a name")
 def test_a_signal_without_a_name_is_described() -> None:
     assert describe(b"", "train.py", 37, []) == "train.py was killed by signal 37 (Real-time signal 3)."
