@@ -18,6 +18,7 @@ def columns(spec: Sequence[Column]) -> Reader:
     labels = pd.Index([column.name for column in spec])
     single = inputs.single_dtype(spec)
     all_required = all(column.required for column in spec)
+    texts = pd.Series([""]).dtype  # of a missing one, too, as in the frames that models are fitted with
     if single is not None and all_required:
         return Reader(inputs.numbers(spec), lambda array: pd.DataFrame(array, columns=labels, copy=False))
 
@@ -32,7 +33,8 @@ def columns(spec: Sequence[Column]) -> Reader:
             rows = inputs.cells(data, spec)
         if single is not None:
             return pd.DataFrame(inputs.matrix(rows, single, labels), columns=chosen, copy=False)
-        values = [_column(list(cells), column) for cells, column in zip(zip(*rows, strict=True), present, strict=True)]
+        parts = zip(zip(*rows, strict=True), present, strict=True)
+        values = [_column(list(cells), column, texts) for cells, column in parts]
         frame = pd.DataFrame(dict(enumerate(values)))
         frame.columns = chosen
         return frame
@@ -83,8 +85,8 @@ def _with_missing_numbers(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(empty, "float64"))
 
 
-def _column(values: list[Any], column: Column) -> Any:
-    """The cells of one column with its dtype."""
+def _column(values: list[Any], column: Column, texts: Any) -> Any:
+    """The cells of one column with its dtype. `texts`: the dtype of strings."""
     if column.kind in inputs.NUMPY:
         return inputs.column_of(values, column, np.dtype(inputs.NUMPY[column.kind]))
     if column.kind == "string":
@@ -95,7 +97,7 @@ def _column(values: list[Any], column: Column) -> Any:
         values = [_parsed(value, position, column) for position, value in enumerate(values)]
     if column.kind == "datetime":
         return pd.to_datetime(pd.Series(values), utc=True).dt.tz_localize(None).astype("datetime64[ns]")
-    return pd.Series(values, dtype=object)
+    return pd.Series(values, dtype=texts if column.kind == "string" else object)
 
 
 def _parsed(value: Any, position: int, column: Column) -> Any:

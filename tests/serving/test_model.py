@@ -4,10 +4,13 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from mlflow.models import Model
 from mlflow.types import DataType
 
+from asgard.serving import frames
+from asgard.serving.inputs import Column
 from asgard.serving.model import preload
 from asgard.serving.openapi import document
 from asgard.serving.signatures import columns_of
@@ -37,3 +40,11 @@ def test_openapi_tells_which_columns_mlflow_before_2_10_calls_optional() -> None
     found = document({**info, "signature": {"inputs": columns}, "input_example": None}, {"/predict": "POST"})
     assert "'required': ['a']" in str(found)
     assert "'required': ['a', 'b']" not in str(found)
+
+
+def test_a_missing_text_is_what_it_is_in_the_frames_that_models_are_fitted_with() -> None:
+    with pd.option_context("future.infer_string", True):  # as always from pandas 3 on
+        fitted = pd.DataFrame({"city": ["Ulm", None], "age": [1, 2]})
+        reader = frames.columns([Column("city", "string"), Column("age", "long")])
+        pd.testing.assert_frame_equal(reader.read([["Ulm", 1], [None, 2]]), fitted)
+        pd.testing.assert_frame_equal(reader.read([[None, 2]]), fitted[1:].reset_index(drop=True))
