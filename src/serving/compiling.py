@@ -109,7 +109,7 @@ def _verify(
 
     def takes(odd: float) -> bool:
         try:
-            some = _data(verification.with_odd(rows, odd), whole)
+            some = _data(verification.with_odd(rows, odd, whole=whole), whole)
             return verification.takes(original, form, reader.read(some), parse(some))
         except Exception:
             return False

@@ -35,11 +35,22 @@ def columns(spec: Sequence[Column]) -> Reader:
             return pd.DataFrame(inputs.matrix(rows, single, labels), columns=chosen, copy=False)
         parts = zip(zip(*rows, strict=True), present, strict=True)
         values = [_column(list(cells), column, texts) for cells, column in parts]
-        frame = pd.DataFrame(dict(enumerate(values)))
-        frame.columns = chosen
-        return frame
+        return _frame(values, chosen)
 
-    return Reader(read)
+    def wrap(rows: Any) -> pd.DataFrame:
+        if not isinstance(rows, np.ndarray):
+            return rows
+        # From a compiled form that does not take them.
+        cells = zip(rows.T, spec, strict=True)
+        return _frame([values.astype(inputs.NUMPY[column.kind]) for values, column in cells], labels)
+
+    return Reader(read, wrap)
+
+
+def _frame(values: list[Any], labels: pd.Index) -> pd.DataFrame:
+    frame = pd.DataFrame(dict(enumerate(values)))
+    frame.columns = labels
+    return frame
 
 
 def untyped(names: Sequence[str] | None, width: int | None, *, as_array: bool, only_numbers: bool = False) -> Reader:

@@ -38,7 +38,8 @@ def rows(width: int, thresholds: Mapping[int, Array], *, whole: Array) -> Array:
     found[: ROWS // 2] = random.normal(size=(ROWS // 2, width))
     special = random.choice(_MISSING, size=found.shape)
     found = np.where(random.random(found.shape) < 0.05, special, found)
-    around = {feature: _around(values) for feature, values in thresholds.items()}
+    finite = {feature: values[np.isfinite(values)] for feature, values in thresholds.items()}
+    around = {feature: _around(values) for feature, values in finite.items() if len(values)}
     for feature, values in around.items():
         # As the values of training are, not only as a normal distribution is.
         found[::2, feature] = random.uniform(values[0] - 1, values[-1] + 1, size=len(found[::2]))
@@ -87,14 +88,15 @@ def takes(original: Predict, form: Form, original_rows: Any, form_rows: Array) -
     return True
 
 
-def with_odd(found: Array, odd: float) -> Array:
-    """Rows in which some values are `odd`: each column alone, then several at random, then all."""
+def with_odd(found: Array, odd: float, *, whole: Array) -> Array:
+    """Rows in which some values are `odd`, but for `whole` columns: each alone, then several at random, then all."""
     random = np.random.default_rng(_SEED)
     width = found.shape[1]
     base = found[: 4 * width + 64].copy()
     mask = random.random(base.shape) < 0.3
     mask[:width] = np.eye(width, dtype=bool)[: len(mask[:width])]
     mask[-1] = True
+    mask[:, whole] = False
     base[mask] = odd
     return base
 

@@ -13,6 +13,7 @@ from typing import Any
 import mlflow.pyfunc
 import numpy as np
 import orjson
+import pandas as pd
 import pytest
 from mlflow.models import infer_signature
 from sklearn.base import BaseEstimator
@@ -53,6 +54,7 @@ from asgard.serving import (
     walking,
 )
 from asgard.serving.problems import HealthCheckFailed
+from asgard.serving.signatures import choose_input
 
 from . import models
 from .models import FRAME, X, Y
@@ -156,6 +158,30 @@ def test_whole_numbers_are_verified_as_whole_numbers(made: Callable[..., Path]) 
     form, original = loading.load(bundle), model.load(bundle, {})
     for data in (frame.values.tolist(), frame.to_dict("records"), [[1.5, 1, 0.5, 0.5, 0.5]]):
         assert answer(form, data) == answer(original, data)
+
+
+MISSING = FRAME.assign(a=WHOLE[:, 0], b=np.where(Y == 1, np.nan, FRAME["b"]), c=np.where(X[:, 2] > 0, np.nan, X[:, 2]))
+
+
+@pytest.mark.parametrize("kind", [RandomForestClassifier, RandomForestRegressor])
+def test_missing_numbers_beside_whole_ones_reach_the_form(made: Callable[..., Path], kind: Any) -> None:
+    bundle = made(kind(10, random_state=0).fit(MISSING, Y), signature=infer_signature(MISSING.fillna(0), Y))
+    about = compiling.write(bundle)
+    assert (about["form"], about["nan"]) == ("numpy", True)
+    form, original = loading.load(bundle), model.load(bundle, {})
+    rows = json.loads(MISSING.to_json(orient="values"))
+    for data in (rows, *([row] for row in rows[:40])):
+        assert answer(form, data) == answer(original, data)
+
+
+def test_numbers_that_the_form_does_not_take_reach_the_original_in_a_frame(made: Callable[..., Path]) -> None:
+    frame = FRAME.assign(a=WHOLE[:, 0])
+    bundle = made(RandomForestClassifier(10, random_state=0).fit(frame, Y), signature=infer_signature(frame, Y))
+    assert compiling.write(bundle)["form"] == "numpy"
+    reader = choose_input(mlflow.pyfunc.load_model(str(bundle / "model")))
+    rows = frame.values.tolist()
+    whole = [[int(first), *others] for first, *others in rows]
+    pd.testing.assert_frame_equal(reader.wrap(np.array(rows)), reader.wrap(reader.read(whole)))
 
 
 @pytest.mark.parametrize("dtype", ["int64", "int32"])
