@@ -33,11 +33,20 @@ def check(meta: Model, path: Path, reader: Reader, predict: Predict) -> HealthCh
     except HealthCheckFailed as error:
         # A made-up text, day or whole number need not be among the categories that an encoder was fitted with, so there
         # a complaint about the value says nothing about the model. A made-up fraction is as good as any other.
-        if isinstance(error.__cause__, ValueError | KeyError) and not only_fractions(schema):
+        if _is_of_value(error.__cause__) and not only_fractions(schema):
             log.warning("%s. The row is made up, so the model counts as loaded.", error)
             return "loaded"
         raise
     return "signature"
+
+
+def _is_of_value(error: BaseException | None) -> bool:
+    library = type(error).__module__.partition(".")[0]
+    return isinstance(error, ValueError | LookupError | ArithmeticError) or library in _OF_FORMULAS
+
+
+_OF_FORMULAS = ("patsy", "formulaic")
+"""Libraries that read the formulas of statsmodels, and raise errors of their own for values."""
 
 
 def _predict(predict: Predict, data: Callable[[], Any], what: str) -> None:

@@ -6,14 +6,18 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from mlflow.models import Model
+from mlflow.models import Model, infer_signature
 from mlflow.types import DataType
 
 from asgard.serving import frames
+from asgard.serving.health import check
 from asgard.serving.inputs import Column
 from asgard.serving.model import preload
 from asgard.serving.openapi import document
-from asgard.serving.signatures import columns_of
+from asgard.serving.problems import HealthCheckFailed
+from asgard.serving.signatures import columns_of, input_schema
+
+from .models import FRAME, PEOPLE
 
 
 @pytest.mark.parametrize(("set_to", "used"), [(None, "torch"), ("jax", "jax")])
@@ -40,6 +44,31 @@ def test_openapi_tells_which_columns_mlflow_before_2_10_calls_optional() -> None
     found = document({**info, "signature": {"inputs": columns}, "input_example": None}, {"/predict": "POST"})
     assert "'required': ['a']" in str(found)
     assert "'required': ['a', 'b']" not in str(found)
+
+
+class PatsyError(Exception):
+    __module__ = "patsy"
+
+
+def checked(frame: pd.DataFrame, error: Exception) -> str:
+    def predict(rows: object) -> object:
+        raise error
+
+    meta = Model(signature=infer_signature(frame))
+    return check(meta, Path(), frames.columns(columns_of(input_schema(meta))), predict)
+
+
+@pytest.mark.parametrize("error", [PatsyError("of no level"), ZeroDivisionError(), IndexError(), ValueError()])
+def test_a_complaint_about_a_made_up_text_says_nothing_about_the_model(error: Exception) -> None:
+    assert checked(PEOPLE, error) == "loaded"
+    with pytest.raises(HealthCheckFailed, match="a row made from its signature"):
+        checked(FRAME, error)
+
+
+@pytest.mark.parametrize("error", [RuntimeError(), AttributeError(), ModuleNotFoundError()])
+def test_a_model_that_fails_otherwise_for_a_made_up_text_is_not_served(error: Exception) -> None:
+    with pytest.raises(HealthCheckFailed, match="a row made from its signature"):
+        checked(PEOPLE, error)
 
 
 def test_a_missing_text_is_what_it_is_in_the_frames_that_models_are_fitted_with() -> None:
