@@ -383,6 +383,18 @@ def odd_width(data: Any, width: int) -> InvalidInput | None:
     return None
 
 
+def left_out(data: Any, columns: Sequence[Column]) -> InvalidInput | None:
+    """The columns that no record has: the likely reason where a model refused records that may leave some out."""
+    rows = as_rows(data, columns)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        return None
+    try:
+        check_names(dict.fromkeys(chain.from_iterable(rows)), [column.name for column in columns], "/data")
+    except InvalidInput as error:
+        return error
+    return None
+
+
 def odd_cell(data: Any, columns: Sequence[Column] | None) -> InvalidInput | None:
     """The first cell that is no finite number of 32 bits: the likely reason where a model refused rows of numbers.
 

@@ -183,6 +183,8 @@ def _same(one: Any, other: Any) -> bool:
 def _explain(model: PyFuncModel, error: Exception, data: Any) -> InvalidInput | None:
     if isinstance(error, MlflowException) and error.error_code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
         return InvalidInput(str(error.message).splitlines()[0][:500], location="/data")
+    if isinstance(error, ValueError | TypeError | KeyError) and (found := _left_out(model, data)) is not None:
+        return found
     if not isinstance(error, ValueError | TypeError):
         return None
     if model.metadata.signature is None:
@@ -195,3 +197,8 @@ def _explain(model: PyFuncModel, error: Exception, data: Any) -> InvalidInput | 
     if schema.is_tensor_spec():
         return inputs.odd_cell(data, None) if is_matrix(schema) else None
     return inputs.odd_cell(data, columns_of(schema))
+
+
+def _left_out(model: PyFuncModel, data: Any) -> InvalidInput | None:
+    schema = input_schema(model.metadata)
+    return None if schema is None or schema.is_tensor_spec() else inputs.left_out(data, columns_of(schema))

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.pyfunc import PythonModel
-from mlflow.types import Schema, TensorSpec
+from mlflow.types import ColSpec, Schema, TensorSpec
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import make_classification
 from sklearn.ensemble import RandomForestClassifier
@@ -226,6 +226,7 @@ _CITIES = make_pipeline(
 _FIVE = infer_signature(FRAME)
 _TWO = infer_signature({"x": np.zeros((2, 3)), "y": np.zeros(2, dtype="float32")})
 _PAIR = pd.DataFrame({"a": [1.0, 2.0], "b": np.array([1.0, 3.0], "float32")})
+_UNSETTLED = Schema([ColSpec(c.type, c.name, required=c.name != "city") for c in infer_signature(PEOPLE).inputs])
 _ONE = infer_signature(pd.DataFrame({"order": [0.0]}))
 
 SAVE: dict[str, Callable[[Path], None]] = {
@@ -239,6 +240,7 @@ SAVE: dict[str, Callable[[Path], None]] = {
     "tensor-logistic": _sklearn(LogisticRegression().fit(X, Y), signature=infer_signature(X, Y)),
     "mixed": _sklearn(_CITIES, signature=infer_signature(PEOPLE)),
     "people": _sklearn(_CITIES, signature=infer_signature(PEOPLE, np.array([0.5]))),
+    "unsettled": _sklearn(_CITIES, signature=ModelSignature(_UNSETTLED)),
     "texts": _pyfunc(Texts()),
     "objects": _pyfunc(Objects()),
     "raw": _pyfunc(Raw()),

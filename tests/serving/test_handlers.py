@@ -182,6 +182,11 @@ def test_values_of_every_kind_are_encoded(output: Any, expected: Any) -> None:
         ("mixed", [[20, 1.5, 7, True]], ["Column 'city'", "a string", "7"]),
         ("mixed", [[20, 1.5, "Oslo", 1]], ["Column 'member'", "true or false"]),
         ("mixed", [[2**63, 1.5, "Oslo", True]], ["Column 'age'"]),
+        (
+            "unsettled",
+            [{"age": 20, "income": 1.5, "member": True, "town": "Oslo"}],
+            ["Missing column 'city'", "'town'"],
+        ),
         ("times", [["yesterday-ish"]], ["Column 'at'", "ISO 8601"]),
         ("times", [["2026-01-01"], ["9999-12-31"]], ["Column 'at', row 1", "to 2261"]),
         ("times", [["1500-01-01T00:00:00Z"]], ["Column 'at'", "1678"]),
