@@ -396,9 +396,9 @@ def left_out(data: Any, columns: Sequence[Column]) -> InvalidInput | None:
 
 
 def odd_cell(data: Any, columns: Sequence[Column] | None) -> InvalidInput | None:
-    """The first cell that is no finite number of 32 bits: the likely reason where a model refused rows of numbers.
+    """The first cell that is no finite number of 32 bits, or a missing text: the likely reason why rows are refused.
 
-    `columns`: None where they have no names. Those that are not of numbers, and entries of no column, are passed over.
+    `columns`: None where they have no names. Those of other kinds, and entries of no column, are passed over.
     """
     known = {key: column for place, column in enumerate(columns or ()) for key in (place, str(column.name))}
     rows = as_rows(data, columns or ())
@@ -406,12 +406,16 @@ def odd_cell(data: Any, columns: Sequence[Column] | None) -> InvalidInput | None
         cells = row.items() if isinstance(row, dict) else enumerate(row) if isinstance(row, list) else ()
         for key, value in cells:
             column = Column(key, "double") if columns is None else known.get(key)
-            if column is not None and column.kind in _NUMERIC and not _is_finite(value):
+            if column is not None and _is_odd(column.kind, value):
                 return wrong(column, position, value)
     return None
 
 
 _LARGEST = float(np.finfo(np.float32).max)
+
+
+def _is_odd(kind: str, value: Any) -> bool:
+    return value is None if kind == "string" else kind in _NUMERIC and not _is_finite(value)
 
 
 def _is_finite(value: Any) -> bool:

@@ -185,7 +185,8 @@ def _explain(model: PyFuncModel, error: Exception, data: Any) -> InvalidInput | 
         return InvalidInput(str(error.message).splitlines()[0][:500], location="/data")
     if isinstance(error, ValueError | TypeError | KeyError) and (found := _left_out(model, data)) is not None:
         return found
-    if not isinstance(error, ValueError | TypeError):
+    of_none = isinstance(error, AttributeError) and error.obj is None  # as from a text that is missing
+    if not (of_none or isinstance(error, ValueError | TypeError)):
         return None
     if model.metadata.signature is None:
         names, width = features(model)

@@ -26,6 +26,7 @@ from mlflow.types import ColSpec, Schema, TensorSpec
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import make_classification
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
@@ -223,6 +224,9 @@ LARGE_FOREST = _forest(NOISE, np.arange(500) % 3)
 _CITIES = make_pipeline(
     make_column_transformer((OneHotEncoder(), ["city"]), remainder="passthrough"), LinearRegression()
 ).fit(PEOPLE, [1.0, 2.0, 3.0, 4.0])
+_WORDS = make_pipeline(make_column_transformer((TfidfVectorizer(), "text")), LinearRegression()).fit(
+    pd.DataFrame({"text": ["one two", "two three"]}), [1.0, 2.0]
+)
 _FIVE = infer_signature(FRAME)
 _TWO = infer_signature({"x": np.zeros((2, 3)), "y": np.zeros(2, dtype="float32")})
 _PAIR = pd.DataFrame({"a": [1.0, 2.0], "b": np.array([1.0, 3.0], "float32")})
@@ -241,6 +245,7 @@ SAVE: dict[str, Callable[[Path], None]] = {
     "mixed": _sklearn(_CITIES, signature=infer_signature(PEOPLE)),
     "people": _sklearn(_CITIES, signature=infer_signature(PEOPLE, np.array([0.5]))),
     "unsettled": _sklearn(_CITIES, signature=ModelSignature(_UNSETTLED)),
+    "words": _sklearn(_WORDS, signature=infer_signature(pd.DataFrame({"text": ["one two"]}))),
     "texts": _pyfunc(Texts()),
     "objects": _pyfunc(Objects()),
     "raw": _pyfunc(Raw()),

@@ -187,6 +187,8 @@ def test_values_of_every_kind_are_encoded(output: Any, expected: Any) -> None:
             [{"age": 20, "income": 1.5, "member": True, "town": "Oslo"}],
             ["Missing column 'city'", "'town'"],
         ),
+        ("mixed", [[20, 1.5, "Oslo", True], [20, 1.5, None, True]], ["Column 'city', row 1", "a string", "null"]),
+        ("words", [["one two"], [None]], ["Column 'text', row 1", "a string", "null"]),
         ("times", [["yesterday-ish"]], ["Column 'at'", "ISO 8601"]),
         ("times", [["2026-01-01"], ["9999-12-31"]], ["Column 'at', row 1", "to 2261"]),
         ("times", [["1500-01-01T00:00:00Z"]], ["Column 'at'", "1678"]),
