@@ -42,26 +42,40 @@ class Trouble:
 
 def has_namespace(settings: Settings) -> bool:
     """Whether the namespace of `ASGARD_NAMESPACE` is there. Raises InfrastructureFailed where nobody can tell."""
+    # Who may not even look at it was given rights in one that is there.
+    return _look(settings, settings.namespace) != 404
+
+
+def identity(settings: Settings) -> str | None:
+    """What no other cluster has; None: this account may not see it. Raises InfrastructureFailed as `has_namespace`."""
+    found = _look(settings, "kube-system")
+    return found if isinstance(found, str) else None
+
+
+def _look(settings: Settings, namespace: str) -> str | int:
+    """The namespace's uid, or with which status it is kept from us: 403 or 404."""
     import httpx2
     from lightkube import ApiError
     from lightkube.core.exceptions import ConfigError
     from lightkube.resources.core_v1 import Namespace
 
     try:
-        _client(settings, settings.namespace).get(Namespace, settings.namespace)
+        found = _client(settings, settings.namespace).get(Namespace, namespace)
     except ApiError as error:
-        if error.status.code == 404:
-            return False
-        # Who may not even look at it was given rights in one that is there.
-        if error.status.code != 403:
-            raise InfrastructureFailed(f"The cluster refuses: {error.status.message}") from error
+        if error.status.code in (403, 404):
+            return error.status.code
+        raise InfrastructureFailed(
+            f"The cluster refuses: {error.status.message}. A token may have ended: see that `kubectl get pods` works "
+            "with KUBECONFIG and ASGARD_KUBE_CONTEXT.",
+            reason="ClusterUnavailable",
+        ) from error
     except (ConfigError, httpx2.HTTPError, OSError) as error:
         raise InfrastructureFailed(
             f"The cluster cannot be reached ({type(error).__name__}: {error}). See that KUBECONFIG and "
             "ASGARD_KUBE_CONTEXT name it, and that `kubectl get pods` works.",
             reason="ClusterUnavailable",
         ) from error
-    return True
+    return str(found.metadata and found.metadata.uid)
 
 
 def explained(settings: Settings, spec: ModelSpec, error: InfrastructureFailed) -> InfrastructureFailed:

@@ -4,7 +4,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -55,7 +55,7 @@ from .locks import model_lock
 from .registry import Trained
 from .requests import DeploymentChanges, DeployRequest
 from .script_templates import ScriptTemplates
-from .stackfile import StackFile
+from .stackfile import StackFile, StackFileInvalid
 from .tracking import Tracking
 
 _log = structlog.get_logger("asgard.deploy")
@@ -97,6 +97,7 @@ def deploy(tools: Tools, request: DeployRequest, on_progress: OnProgress) -> Dep
     started, settings, model = time.monotonic(), tools.settings, request.model_name
     with _operation(tools, model, on_progress) as entry:
         _require_stack_file(tools, entry)
+        _require_cluster(tools, model)
         folder = journal.folder(settings.data_dir, model)
         former = _stack_file(settings, model)
         environment_vars = _effective(request.environment_vars, former)
@@ -162,6 +163,7 @@ def destroy(tools: Tools, model: str, on_progress: OnProgress, *, purge: bool = 
     settings = tools.settings
     with model_lock(settings.data_dir, model):
         _stage(on_progress, "queue", f"Looking for what an earlier operation on {model} left")
+        _require_cluster(tools, model)
         recover(tools, model, going=True)
         path = stackfile.path_of(settings.stacks_dir, model)
         _stage(on_progress, "infrastructure", f"Destroying the stack {model}")
@@ -256,6 +258,7 @@ def _undo(tools: Tools, entry: Journal, *, died: bool, engine: bool = True, goin
 def _undo_stack(tools: Tools, entry: Journal, *, died: bool, going: bool) -> None:
     model, ignore = entry.model, _ignore
     if died:
+        _require_cluster(tools, model)
         tools.engine.free_dead_lock(model)
         tools.engine.recover(model, token=entry.token)
     if entry.stack_file is None:
@@ -263,6 +266,15 @@ def _undo_stack(tools: Tools, entry: Journal, *, died: bool, going: bool) -> Non
         local_server.discard(tools.settings.data_dir, model)
     elif not going:
         tools.engine.up(model, token=entry.token, on_log=ignore, refresh=True)
+
+
+def _require_cluster(tools: Tools, model: str) -> None:
+    """Raise InfrastructureFailed where the model is on another cluster than the one that is named now."""
+    spec = None
+    with suppress(StackFileInvalid):  # which whoever needs it tells
+        spec = stackfile.read_spec(stackfile.path_of(tools.settings.stacks_dir, model))
+    if (tools.settings.target if spec is None else spec.target) == "kubernetes":
+        shared_stack.require_cluster(tools.settings, tools.engine)
 
 
 def _train(

@@ -1,8 +1,8 @@
 """The stack `platform`: brought up by `asgard platform up`, and by the first deploy to a cluster that finds none."""
 
 import uuid
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from pydantic import SecretStr
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -28,12 +28,30 @@ OnLog = Callable[[str], None]
 
 def ensure(settings: Settings, engine: Engine, on_log: OnLog) -> None:
     """Bring the stack up unless that was done before, by this process or another, and the namespace is there."""
-    if not engine.outputs(naming.PLATFORM_STACK, token=_token()):
+    if not (found := engine.outputs(naming.PLATFORM_STACK, token=_token())):
         on_log(f"Bringing up the stack {naming.PLATFORM_STACK}: there is none yet")
         up(settings, engine, on_log)
-    elif not cluster.has_namespace(settings):
+        return
+    _require_cluster(found, cluster.identity(settings))
+    if not cluster.has_namespace(settings):
         on_log(f"Bringing up the stack {naming.PLATFORM_STACK}: the namespace {settings.namespace} is not there")
         up(settings, engine, on_log)
+
+
+def require_cluster(settings: Settings, engine: Engine) -> None:
+    """Raise InfrastructureFailed where the models are on another cluster: to this one they would all be gone."""
+    _require_cluster(engine.outputs(naming.PLATFORM_STACK, token=_token()), cluster.identity(settings))
+
+
+def _require_cluster(found: Mapping[str, Any], here: str | None) -> None:
+    """`found`: the stack's outputs."""
+    if here is not None and found.get("cluster", here) != here:
+        raise InfrastructureFailed(
+            f"The stack {naming.PLATFORM_STACK}, and the models with it, are on another cluster. Set "
+            "ASGARD_KUBE_CONTEXT to that one's context, or give this cluster a data folder of its own "
+            "(ASGARD_DATA_DIR). If that one is gone for good, `asgard platform up` goes on with this one.",
+            reason="ClusterChanged",
+        )
 
 
 @retry(
@@ -92,6 +110,7 @@ def _spec(settings: Settings, *, creates_namespace: bool) -> PlatformSpec:
     return PlatformSpec(
         namespace=settings.namespace,
         creates_namespace=creates_namespace,
+        cluster=cluster.identity(settings),
         registry=registry(settings),
         region=region(settings),
         endpoint=ecr.endpoint() if registry(settings) == "ecr" else None,

@@ -77,6 +77,8 @@ class Platform(pulumi.ComponentResource):
                 opts=opts,
             )
         pulumi.export("namespace", spec.namespace)
+        if spec.cluster is not None:
+            pulumi.export("cluster", spec.cluster)
         self.register_outputs({})
 
 

@@ -65,6 +65,8 @@ class PlatformSpec(_Frozen):
     namespace: str
     creates_namespace: bool = True
     """Whether the namespace is the stack's own; else somebody has made it before, together with the rights in it."""
+    cluster: str | None = None
+    """The uid of the namespace `kube-system`, where Asgard may see it: models are on no other cluster."""
     registry: str
     """As in `KubernetesConfig`."""
     region: str | None = None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from asgard.errors import DiskFull, InfrastructureFailed, ScriptFailed
-from asgard.platform import deploy, journal, registry, stackfile, training
+from asgard.platform import cluster, deploy, journal, registry, stackfile, training
 from asgard.platform.admission import Admission
 from asgard.platform.deploy import Tools
 from asgard.platform.journal import Journal
@@ -114,6 +114,25 @@ def test_a_model_is_destroyed_also_where_it_does_not_come_up_as_it_was(stuck: To
     deploy.destroy(stuck, "iris", lambda _: None)
     assert not stackfile.path_of(stuck.settings.stacks_dir, "iris").exists()
     assert journal.unfinished(stuck.settings.data_dir) == []
+
+
+def test_a_model_on_another_cluster_is_not_taken_for_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "identity", lambda _: "two")
+    settings = Settings(
+        data_dir=tmp_path, target="kubernetes", registry="registry.test/acme", mlflow_tracking_uri="http://127.0.0.1:9"
+    )
+    path = stackfile.path_of(settings.stacks_dir, "iris")
+    path.parent.mkdir()
+    path.write_text("config: {}")
+    engine = _Engine(path)
+    engine.found = {"cluster": "one"}
+    tools = Tools(settings, engine, Admission(1, 1), ScriptTemplates())  # type: ignore[arg-type]
+    with pytest.raises(InfrastructureFailed, match="on another cluster"):
+        deploy.destroy(tools, "iris", lambda _: None)
+    journal.begin(tmp_path, Journal("token", "iris", stack_file="config: {}", infrastructure=True))
+    with pytest.raises(InfrastructureFailed, match="on another cluster"):
+        deploy.recover(tools, "iris")
+    assert (engine.calls, path.exists(), journal.unfinished(tmp_path)) == ([], True, ["iris"])
 
 
 def test_a_stack_file_that_is_not_utf_8_is_named_and_leaves_nothing_to_undo(stuck: Tools) -> None:

@@ -16,10 +16,12 @@ class FakeEngine:
     def __init__(self, settings: Settings, there: set[str]) -> None:
         self._file = settings.stacks_dir / "Pulumi.platform.yaml"
         self.there = there
+        self.cluster: str | None = "one"
         self.ups: list[str] = []
 
     def outputs(self, _: str, **__: Any) -> dict[str, Any]:
-        return {"namespace": self.ups[-1]} if self.ups else {}
+        spec = stackfile.read_platform(self._file, "phrase") if self.ups else None
+        return {} if spec is None else spec.spec.model_dump(include={"namespace", "cluster"}, exclude_none=True)
 
     def free_dead_lock(self, _: str) -> None: ...
 
@@ -45,6 +47,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 def engine(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Any:
     made = FakeEngine(settings, set())
     monkeypatch.setattr(cluster, "has_namespace", lambda settings: settings.namespace in made.there)
+    monkeypatch.setattr(cluster, "identity", lambda _: made.cluster)
     return made
 
 
@@ -92,3 +95,26 @@ def test_it_has_another_namespace_after_it_was_destroyed(settings: Settings, eng
     engine.ups.clear()
     shared_stack.up(settings.model_copy(update={"namespace": "second"}), engine, lambda _: None)
     assert engine.ups == ["second"]
+
+
+def test_on_another_cluster_nothing_is_brought_up_until_somebody_says_so(settings: Settings, engine: Any) -> None:
+    ensure(settings, engine)
+    engine.cluster = "two"
+    engine.there.clear()
+    with pytest.raises(InfrastructureFailed, match="on another cluster"):
+        ensure(settings, engine)
+    with pytest.raises(InfrastructureFailed, match="on another cluster"):
+        shared_stack.require_cluster(settings, engine)
+    assert engine.ups == ["first"]
+
+    shared_stack.up(settings, engine, lambda _: None)
+    assert engine.ups == ["first", "first"]
+    shared_stack.require_cluster(settings, engine)
+
+
+def test_who_may_not_see_which_cluster_it_is_is_let_in(settings: Settings, engine: Any) -> None:
+    ensure(settings, engine)
+    engine.cluster = None
+    ensure(settings, engine)
+    shared_stack.require_cluster(settings, engine)
+    assert engine.ups == ["first"]
