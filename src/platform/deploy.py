@@ -154,7 +154,8 @@ def rollback(tools: Tools, model: str, version: int | None, on_progress: OnProgr
         release = registry.find_release(tools.tracking, model, version, before=former.spec.release.version)
         _stage(on_progress, "infrastructure", f"Rolling {model} back to version {release.version}")
         spec = former.spec.model_copy(update={"release": release})
-        outputs = _bring_up(tools, entry, replace(former, spec=spec), on_progress)
+        # Where the file says so already, only what really is can tell whether it serves.
+        outputs = _bring_up(tools, entry, replace(former, spec=spec), on_progress, refresh=spec == former.spec)
     return _deployed(outputs, started)
 
 
@@ -169,6 +170,8 @@ def destroy(tools: Tools, model: str, on_progress: OnProgress, *, purge: bool = 
         _stage(on_progress, "infrastructure", f"Destroying the stack {model}")
         tools.engine.free_dead_lock(model)
         found = tools.engine.destroy(model, token=_token(), on_log=_lines(on_progress, "infrastructure"))
+        # What serves without its stack: somebody removed that alone, or the backend was lost.
+        found = local_server.discard(settings.data_dir, model) or found
         found = path.exists() or found
         if found or tools.tracking.is_embedded:  # what another Asgard serves under this name is not ours to take
             registry.unmark_serving(tools.tracking, model)
@@ -264,8 +267,12 @@ def _undo_stack(tools: Tools, entry: Journal, *, died: bool, going: bool) -> Non
     if entry.stack_file is None:
         tools.engine.destroy(model, token=entry.token, on_log=ignore)
         local_server.discard(tools.settings.data_dir, model)
+        if entry.marked:
+            registry.unmark_serving(tools.tracking, model)
     elif not going:
-        tools.engine.up(model, token=entry.token, on_log=ignore, refresh=True)
+        outputs = tools.engine.up(model, token=entry.token, on_log=ignore, refresh=True)
+        if entry.marked:
+            _mark_serving(tools, model, outputs)
 
 
 def _require_cluster(tools: Tools, model: str) -> None:
@@ -401,8 +408,10 @@ def _spec(
     )
 
 
-def _bring_up(tools: Tools, entry: Journal, content: StackFile, on_progress: OnProgress) -> dict[str, Any]:
-    settings, model, release = tools.settings, entry.model, content.spec.release
+def _bring_up(
+    tools: Tools, entry: Journal, content: StackFile, on_progress: OnProgress, *, refresh: bool = False
+) -> dict[str, Any]:
+    settings, model = tools.settings, entry.model
     on_log = _lines(on_progress, "infrastructure")
     if content.spec.target == "kubernetes":
         there = settings.model_copy(update={"namespace": content.spec.namespace})
@@ -413,10 +422,15 @@ def _bring_up(tools: Tools, entry: Journal, content: StackFile, on_progress: OnP
     if content.spec.target == "kubernetes":
         outputs = _roll_out(tools, entry, content.spec, on_log)
     else:
-        outputs = tools.engine.up(model, token=entry.token, on_log=on_log)
-    url, identifier = outputs["inference_url"], outputs["deployment_id"]
-    registry.mark_serving(tools.tracking, model, release.version, url, identifier)
+        outputs = tools.engine.up(model, token=entry.token, on_log=on_log, refresh=refresh)
+    journal.update(settings.data_dir, entry, marked=True)
+    _mark_serving(tools, model, outputs)
     return outputs
+
+
+def _mark_serving(tools: Tools, model: str, outputs: Mapping[str, Any]) -> None:
+    version, url = int(outputs["model_version"]), outputs["inference_url"]
+    registry.mark_serving(tools.tracking, model, version, url, outputs["deployment_id"])
 
 
 def _require_stack_file(tools: Tools, entry: Journal) -> None:

@@ -17,6 +17,7 @@ class Journal:
 
     `infrastructure`: the stack may have been touched. `version`: the registered version, once there is one.
     `restored`: an undo has put the stack file back; what differs now is somebody's edit.
+    `marked`: MLflow may say that the new version serves.
     """
 
     token: str
@@ -25,6 +26,7 @@ class Journal:
     infrastructure: bool = False
     version: int | None = None
     restored: bool = False
+    marked: bool = False
 
 
 def folder(data_dir: Path, model: str) -> Path:
@@ -48,6 +50,7 @@ def update(
     infrastructure: bool | None = None,
     version: int | None = None,
     restored: bool | None = None,
+    marked: bool | None = None,
 ) -> Journal:
     """Note how far the operation, or its undo, has come, before the step that would have to be undone."""
     entry = replace(
@@ -55,6 +58,7 @@ def update(
         infrastructure=entry.infrastructure if infrastructure is None else infrastructure,
         version=entry.version if version is None else version,
         restored=entry.restored if restored is None else restored,
+        marked=entry.marked if marked is None else marked,
     )
     _write(folder(data_dir, entry.model), entry)
     return entry

@@ -208,3 +208,12 @@ def test_rollback_serves_the_earlier_version_at_the_same_url(live: Live, two_ver
     assert stages == {1: "Production", 2: "None"}
     live.cli("rollback", "back", "2")
     assert metadata(second["inference_url"])["run_id"] == second["run_id"]
+
+
+def test_rollback_to_what_is_to_serve_brings_it_back_where_it_does_not(
+    live: Live, two_versions: list[dict[str, Any]]
+) -> None:
+    live.cli("rollback", "back", "2")
+    control.stop(live.data_dir / "models" / "back")
+    live.cli("rollback", "back", "2")
+    assert metadata(two_versions[1]["inference_url"])["version"] == "2"

@@ -135,6 +135,20 @@ def test_a_model_on_another_cluster_is_not_taken_for_gone(tmp_path: Path, monkey
     assert (engine.calls, path.exists(), journal.unfinished(tmp_path)) == ([], True, ["iris"])
 
 
+def test_a_server_whose_stack_was_removed_without_it_is_destroyed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "unmark_serving", lambda *_: None)
+    monkeypatch.setattr(_Engine, "destroy", lambda *_, **__: False)
+    settings = Settings(data_dir=tmp_path, mlflow_tracking_uri="http://127.0.0.1:9")
+    tools = Tools(settings, _Engine(tmp_path), Admission(1, 1), ScriptTemplates())  # type: ignore[arg-type]
+    folder = tmp_path / "models" / "iris"
+    folder.mkdir(parents=True)
+    (folder / "desired.json").write_text("{}")
+    deploy.destroy(tools, "iris", lambda _: None)
+    assert not folder.exists()
+
+
 def test_a_stack_file_that_is_not_utf_8_is_named_and_leaves_nothing_to_undo(stuck: Tools) -> None:
     path = stackfile.path_of(stuck.settings.stacks_dir, "iris")
     path.write_text("right")

@@ -7,16 +7,23 @@ import pytest
 
 from asgard import naming
 from asgard.errors import ModelNotFound
-from asgard.platform import deploy, registry, serving_tags, stackfile
+from asgard.platform import deploy, journal, registry, serving_tags, stackfile
 from asgard.platform.admission import Admission
 from asgard.platform.deploy import Tools
+from asgard.platform.journal import Journal
 from asgard.platform.script_templates import ScriptTemplates
 from asgard.platform.tracking import Tracking, connect
 from asgard.settings import Settings
 
 
 class _Engine:
-    """Of a backend without a stack."""
+    """Of a backend without a stack. `outputs`: of the one that `up` brings back."""
+
+    def __init__(self) -> None:
+        self.outputs: dict[str, str] = {}
+
+    def up(self, *_: object, **__: object) -> dict[str, str]:
+        return self.outputs
 
     def destroy(self, *_: object, **__: object) -> bool:
         return False
@@ -96,3 +103,30 @@ def test_a_destroy_that_mlflow_cuts_short_can_be_done_again(
             deploy.destroy(tools, name, lambda _: None)
     deploy.destroy(tools, name, lambda _: None)
     assert not path.exists()
+
+
+def _fail_after_marking(tools: Tools, name: str, stack_file: str | None) -> None:
+    """As a deploy of a further version that MLflow cuts short while it is told that this one serves."""
+    entry = Journal("token", name, stack_file, infrastructure=True)
+    journal.begin(tools.settings.data_dir, entry)
+    journal.update(tools.settings.data_dir, entry, marked=True)
+    deploy._put_back(tools, name, ConnectionError())
+    assert journal.unfinished(tools.settings.data_dir) == []
+
+
+def test_an_undo_gives_alias_and_tags_back_to_the_version_that_serves_again(
+    tools: Tools, tracking: Tracking, name: str
+) -> None:
+    connect(tracking.uri).create_model_version(name, "s3://bucket/model", await_creation_for=0)
+    former = {"model_version": "1", "inference_url": "http://127.0.0.1:1", "deployment_id": f"{name}-v1-0123ab"}
+    tools.engine.outputs = former  # type: ignore[assignment, method-assign]
+    registry.mark_serving(tracking, name, 2, "http://127.0.0.1:1", f"{name}-v2-4567cd")
+    _fail_after_marking(tools, name, "config: {}")
+    model, [newer, older] = registry.get_model(tracking, name)
+    assert (newer.current_stage, older.current_stage) == ("None", "Production")
+    assert model.tags[naming.TAG_DEPLOYMENT_ID] == former["deployment_id"]
+
+
+def test_an_undo_of_a_first_version_takes_alias_and_tags_away(tools: Tools, tracking: Tracking, name: str) -> None:
+    _fail_after_marking(tools, name, None)
+    assert not _says_that_it_serves(tracking, name)

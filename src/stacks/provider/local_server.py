@@ -101,9 +101,12 @@ def prune(data_dir: Path, model: str) -> None:
         _keep_only(Path(desired.bundle))
 
 
-def discard(data_dir: Path, model: str) -> None:
-    """End and delete what a lost `create` may have left without the engine knowing."""
-    _remove(data_dir / "models" / model)
+def discard(data_dir: Path, model: str) -> bool:
+    """End and delete what is here without the engine knowing, as after a lost `create`; False: there is nothing."""
+    directory = data_dir / "models" / model
+    found = directory.exists()
+    _remove(directory)
+    return found
 
 
 def _directory(runtime: LocalRuntime, model: str, outputs: Properties) -> Path:
