@@ -16,10 +16,11 @@ _RAISED: Final = re.compile(r"([A-Za-z_][\w.]*)(: .*)?")
 _LACKS: Final = re.compile(r": ModuleNotFoundError: No module named '(\w+)'")
 _NO_FILE: Final = re.compile(r": FileNotFoundError: \[Errno 2\] No such file or directory: '[^']*[./]")
 _OF_MLFLOW_3: Final = re.compile(r"API request to endpoint \S+/mlflow/logged-models\S* failed with error code 404")
-_OF_MLFLOW: Final = re.compile(
+_ASIDE: Final = re.compile(
     r"🏃 View run |🧪 View experiment |\d{4}/\d\d/\d\d \d\d:\d\d:\d\d (INFO|WARNING) mlflow\b"
+    r"|.*resource_tracker\.py:\d+: UserWarning: |  warnings\.warn\("
 )
-"""How lines begin that MLflow prints as a model is logged and a run ends."""
+"""How lines begin that MLflow prints as a model is logged and a run ends, and Python as it tidies up shared memory."""
 _GROUP_RULE: Final = re.compile(r" +\+[-+]")
 _GROUP_MARGIN: Final = re.compile(r" +\| ?")
 """How lines begin in the traceback of an exception group: the rules between its exceptions, and all others."""
@@ -34,7 +35,7 @@ def describe(script: bytes, script_name: str, status: int, tail: Sequence[str]) 
         return f"{script_name} was killed by signal {number} ({_signal_name(number)}).{hint}"
     if (raised := _raised(script_name, tail)) and os.WEXITSTATUS(status) == 1:
         return raised + (_hint(raised) or (elsewhere(script) if ": mlflow." in raised else ""))
-    last = next((line for line in reversed(tail) if line.strip() and not _OF_MLFLOW.match(line)), "")
+    last = next((line for line in reversed(tail) if line.strip() and not _ASIDE.match(line)), "")
     return f"{script_name} exited with code {os.WEXITSTATUS(status)}" + (f": {_short(last)}" if last else ".")
 
 
@@ -97,7 +98,7 @@ def _raised(script_name: str, tail: Sequence[str]) -> str | None:
     if not frames:
         return None
     # Below the last frame: its source line and carets, indented, then the exception.
-    below = [line for line in tail[frames[-1][0] + 1 :] if line and not _OF_MLFLOW.match(line)]
+    below = [line for line in tail[frames[-1][0] + 1 :] if line and not _ASIDE.match(line)]
     exception = list(dropwhile(lambda line: line.startswith(" "), below))
     if not exception or not _RAISED.match(exception[0]):
         return None

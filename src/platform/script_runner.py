@@ -5,6 +5,9 @@
 Orphans of the script's tree fall to it (Linux: it is a child subreaper), whatever session they put themselves in. When
 the script ends, or when the standard input closes because the API asks for it or is gone, the whole tree is killed.
 The wait status of the script goes to the standard output; the script's own output goes to the standard error.
+
+Killed last are Python's and joblib's resource trackers: once the others are gone they remove what those left in shared
+memory, which no process holds and so nobody else would.
 """
 
 import ctypes
@@ -19,6 +22,9 @@ from contextlib import suppress
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
+_TRACKER = b"resource_tracker import main"
+_TRACKERS_SECONDS = 3.0
+"""How long they may take to end by themselves."""
 
 
 def main(python: str, script: str) -> int:
@@ -59,19 +65,32 @@ def _kill_when_told() -> None:
 
 
 def _kill_all() -> None:
-    while True:
-        _kill_descendants()
-        try:
-            if os.waitpid(-1, os.WNOHANG) == (0, 0):
-                time.sleep(0.005)
-        except ChildProcessError:
-            return
+    deadline = time.monotonic() + _TRACKERS_SECONDS
+    while _reap():
+        _kill_descendants(trackers=time.monotonic() > deadline)
+        time.sleep(0.005)
 
 
-def _kill_descendants() -> None:
+def _reap() -> bool:
+    """Reap whatever has ended; whether anything is left."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
+        return True
+    return False
+
+
+def _kill_descendants(*, trackers: bool = False) -> None:
     for pid in _descendants(os.getpid()):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        if trackers or not _is_tracker(pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _is_tracker(pid: int) -> bool:
+    with suppress(OSError):
+        return _TRACKER in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 def _descendants(root: int) -> list[int]:

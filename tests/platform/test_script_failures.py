@@ -1,5 +1,6 @@
 """Why a script ended badly, from its wait status and its last lines."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -68,6 +69,25 @@ def test_what_mlflow_logs_is_not_why_a_script_exited() -> None:
     assert describe(b"", "train.py", 3 << 8, ["too bad a model", *printed]) == (
         "train.py exited with code 3: too bad a model"
     )
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ("os._exit(3)", "train.py exited with code 3."),
+        ("raise ValueError('bad')", "train.py failed at line 4: ValueError: bad"),
+    ],
+)
+def test_what_python_says_as_it_tidies_up_shared_memory_is_not_why_a_script_ended(
+    tmp_path: Path, end: str, told: str
+) -> None:
+    name = f"asgard-{os.getpid()}"
+    source = f"""import os
+from multiprocessing.shared_memory import SharedMemory
+left = SharedMemory({name!r}, create=True, size=1)
+{end}
+"""
+    assert ended(tmp_path, source) == told
 
 
 def test_an_earlier_traceback_is_not_why_a_script_exited_with_a_code_of_its_own(tmp_path: Path) -> None:

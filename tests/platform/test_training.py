@@ -541,6 +541,52 @@ def test_nothing_the_script_started_survives_it(deploy: Deploy, start: str, end:
     assert deploy.left() == []
 
 
+@pytest.mark.parametrize("end", ["", "1 / 0", "os.kill(os.getpid(), 9)", "time.sleep(1000)"])
+def test_nothing_the_script_left_in_shared_memory_stays_there(deploy: Deploy, end: str) -> None:
+    name = f"asgard-{deploy.token}"
+    source = f"""
+        import os, time
+        from multiprocessing.shared_memory import SharedMemory
+        left = SharedMemory({name!r}, create=True, size=1024)
+        {end}
+    """
+    try:
+        deploy.run(source, training_timeout_seconds=2.0)
+    except ScriptFailed:
+        assert end
+    assert not Path("/dev/shm", name).exists()
+    assert deploy.left() == []
+
+
+def test_what_joblib_shares_between_its_processes_goes_with_a_script_that_is_ended(deploy: Deploy) -> None:
+    source = """
+        import os, time
+        import numpy as np
+        from joblib import Parallel, delayed
+
+        def work(shared):
+            print(shared.filename, flush=True)
+            time.sleep(1000)
+
+        Parallel(n_jobs=2)(delayed(work)(np.ones(300_000)) for _ in range(2))
+    """
+    deploy.fails(source, ScriptTimeout, training_timeout_seconds=5.0)
+    shared = [Path(line) for line in deploy.lines if "joblib_memmapping_folder" in line]
+    assert shared
+    assert not any(path.exists() for path in shared)
+    assert deploy.left() == []
+
+
+def test_what_names_itself_a_tracker_of_resources_is_ended_all_the_same(deploy: Deploy) -> None:
+    source = f"""
+        import subprocess, sys
+        sleep = "import time; time.sleep(1000)  # resource_tracker import main {deploy.token}"
+        subprocess.Popen([sys.executable, "-c", sleep])
+    """
+    deploy.run(source)
+    assert deploy.left() == []
+
+
 def test_a_script_that_kills_what_is_above_it_leaves_nothing(deploy: Deploy) -> None:
     source = """
         import os, subprocess, time
