@@ -49,7 +49,8 @@ def _require_cluster(found: Mapping[str, Any], here: str | None) -> None:
         raise InfrastructureFailed(
             f"The stack {naming.PLATFORM_STACK}, and the models with it, are on another cluster. Set "
             "ASGARD_KUBE_CONTEXT to that one's context, or give this cluster a data folder of its own "
-            "(ASGARD_DATA_DIR). If that one is gone for good, `asgard platform up` goes on with this one.",
+            "(ASGARD_DATA_DIR). If that one is gone for good, have it forgotten, then go on with this one: "
+            f"`asgard pulumi -- stack rm {naming.PLATFORM_STACK} --force`.",
             reason="ClusterChanged",
         )
 
@@ -63,15 +64,18 @@ def _require_cluster(found: Mapping[str, Any], here: str | None) -> None:
 def up(settings: Settings, engine: Engine, on_log: OnLog) -> None:
     """Make the stack be what the settings say, also where somebody took a part of it away. Raises InfrastructureFailed.
 
-    It is that of one namespace: brought up for another, it would take its own away with the models in it.
+    It is that of one namespace: brought up for another, it would take its own away with the models in it. On another
+    cluster it would make a namespace its own that somebody else has there.
     """
     with model_lock(settings.data_dir, naming.PLATFORM_STACK):
         engine.free_dead_lock(naming.PLATFORM_STACK)
         path = stackfile.path_of(settings.stacks_dir, naming.PLATFORM_STACK)
         phrase = secrets.passphrase(settings)
         former = stackfile.read_platform(path, phrase)
+        found = engine.outputs(naming.PLATFORM_STACK, token=_token())
+        _require_cluster(found, cluster.identity(settings))
         same = former is not None and former.spec.namespace == settings.namespace
-        if former is not None and not same and engine.outputs(naming.PLATFORM_STACK, token=_token()):
+        if former is not None and not same and found:
             raise InfrastructureFailed(
                 f"The stack {naming.PLATFORM_STACK} has the namespace {former.spec.namespace}, and the models in it "
                 f"would go with that. Set ASGARD_NAMESPACE={former.spec.namespace}, or give {settings.namespace} a "
