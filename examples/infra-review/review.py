@@ -29,7 +29,8 @@ def changes(base: str) -> tuple[list[str], list[str]]:
     states = {path: state for state, path in (line.split("\t") for line in listed.splitlines())}
     if any(name in states for name in PROGRAM):
         return sorted(map(stack, Path().glob("Pulumi.?*.yaml"))), []
-    files = {path: state for path, state in states.items() if Path(path).match("Pulumi.?*.yaml")}
+    # In this folder alone: `match` looks at the last part of a path.
+    files = {path: state for path, state in states.items() if "/" not in path and Path(path).match("Pulumi.?*.yaml")}
     changed = sorted(stack(Path(path)) for path, state in files.items() if state != "D")
     return changed, sorted(stack(Path(path)) for path, state in files.items() if state == "D")
 

@@ -104,6 +104,8 @@ def test_a_file_that_is_gone_destroys_nothing_and_says_how_to(repository: Reposi
 
 def test_what_no_stack_is_about_needs_no_review(repository: Repository) -> None:
     (repository.folder / "notes.md").write_text("hello")
+    (repository.folder / "archive").mkdir()
+    shutil.copy(STACK_FILE, repository.folder / "archive" / "Pulumi.old.yaml")
     repository.commit("notes")
     assert repository.review("preview", "HEAD^").stdout == "No stack file has changed.\n"
 
