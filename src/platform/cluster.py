@@ -18,6 +18,7 @@ from ..stacks.spec import ModelSpec
 if TYPE_CHECKING:
     from lightkube import Client, KubeConfig
     from lightkube.models.core_v1 import ContainerStatus
+    from lightkube.resources.apps_v1 import Deployment
     from lightkube.resources.core_v1 import Pod
 
 LOG_LINES: Final = 20
@@ -105,6 +106,13 @@ def trouble(settings: Settings, spec: ModelSpec) -> Trouble:
 def pods(settings: Settings, spec: ModelSpec) -> "list[Pod]":
     """Of the spec's release. Raises what the cluster or the way to it says."""
     return _pods(_client(settings, spec.namespace), spec)
+
+
+def deployment(settings: Settings, spec: ModelSpec) -> "Deployment":
+    """The model's. Raises as `pods`."""
+    from lightkube.resources.apps_v1 import Deployment
+
+    return _client(settings, spec.namespace).get(Deployment, spec.name)
 
 
 def _client(settings: Settings, namespace: str) -> "Client":

@@ -271,17 +271,24 @@ def _undo_stack(tools: Tools, entry: Journal, *, died: bool, going: bool) -> Non
             registry.unmark_serving(tools.tracking, model)
     elif not going:
         outputs = tools.engine.up(model, token=entry.token, on_log=ignore, refresh=True)
+        if (spec := _spec_as_it_is(tools, model)) is not None and spec.target == "kubernetes":
+            rollouts.settle(tools.settings, spec)
         if entry.marked:
             _mark_serving(tools, model, outputs)
 
 
 def _require_cluster(tools: Tools, model: str) -> None:
     """Raise InfrastructureFailed where the model is on another cluster than the one that is named now."""
-    spec = None
-    with suppress(StackFileInvalid):  # which whoever needs it tells
-        spec = stackfile.read_spec(stackfile.path_of(tools.settings.stacks_dir, model))
+    spec = _spec_as_it_is(tools, model)
     if (tools.settings.target if spec is None else spec.target) == "kubernetes":
         shared_stack.require_cluster(tools.settings, tools.engine)
+
+
+def _spec_as_it_is(tools: Tools, model: str) -> ModelSpec | None:
+    """What the stack file says; None where there is none, or where it is not valid, which whoever needs it tells."""
+    with suppress(StackFileInvalid):
+        return stackfile.read_spec(stackfile.path_of(tools.settings.stacks_dir, model))
+    return None
 
 
 def _train(
@@ -451,9 +458,11 @@ def _roll_out(tools: Tools, entry: Journal, spec: ModelSpec, on_log: Callable[[s
 
     try:
         with rollouts.watched(tools.settings, spec, give_up):
-            return tools.engine.up(spec.name, token=entry.token, on_log=on_log)
+            outputs = tools.engine.up(spec.name, token=entry.token, on_log=on_log)
     except InfrastructureFailed as error:
         raise cluster.explained(tools.settings, spec, error) from error
+    rollouts.settle(tools.settings, spec)
+    return outputs
 
 
 def _stack_file(settings: Settings, model: str) -> StackFile | None:

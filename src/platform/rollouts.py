@@ -1,4 +1,4 @@
-"""A rollout that cannot succeed is ended: why wait for its deadline while its pods crash again and again."""
+"""When a rollout is over: once its pods alone serve, or at once where they crash again and again."""
 
 import threading
 import time
@@ -14,6 +14,7 @@ from . import cluster
 
 if TYPE_CHECKING:
     from lightkube.models.core_v1 import ContainerStatus
+    from lightkube.resources.apps_v1 import Deployment
     from lightkube.resources.core_v1 import Pod
 
 CRASHES: Final = 3
@@ -28,7 +29,11 @@ PATIENCE_SECONDS: Final = {
 }
 """How long a container may wait for that reason: three attempts to pull, a moment for what it refers to."""
 
+SETTLING_SECONDS: Final = 60.0
+"""How long to wait for the former pods to go once Pulumi has found the new ones ready."""
+
 _LOOK_SECONDS: Final = 2.0
+_SETTLING_LOOK_SECONDS: Final = 0.5
 
 _log = structlog.get_logger("asgard.rollouts")
 
@@ -47,6 +52,36 @@ def watched(settings: Settings, spec: ModelSpec, give_up: Callable[[], None]) ->
     finally:
         ended.set()
         thread.join()
+
+
+def settle(settings: Settings, spec: ModelSpec) -> None:
+    """Wait until the model's former pods are gone from its Service.
+
+    Pulumi's provider does not, and takes a ReplicaSet that is used again, as in a rollback, for ready where it sees
+    that before its new number of pods. Past `SETTLING_SECONDS`, or without an answer of the cluster, its word counts.
+    """
+    deadline = time.monotonic() + SETTLING_SECONDS
+    try:
+        while not is_settled(cluster.deployment(settings, spec)):
+            if time.monotonic() > deadline:
+                _log.warning("the former pods are still there", model=spec.name)
+                return
+            time.sleep(_SETTLING_LOOK_SECONDS)
+    except Exception as error:
+        _log.warning("the former pods could not be looked at", model=spec.name, reason=str(error))
+
+
+def is_settled(deployment: "Deployment") -> bool:
+    """Whether all its pods are new and available, as `kubectl rollout status` tells it.
+
+    Source: https://github.com/kubernetes/kubectl/blob/master/pkg/polymorphichelpers/rollout_status.go.
+    """
+    spec, status, metadata = deployment.spec, deployment.status, deployment.metadata
+    if spec is None or status is None or metadata is None:
+        return False
+    seen = (status.observedGeneration or 0) >= (metadata.generation or 0)
+    wanted, updated = 1 if spec.replicas is None else spec.replicas, status.updatedReplicas or 0
+    return seen and wanted <= updated and (status.replicas or 0) <= updated <= (status.availableReplicas or 0)
 
 
 def _watch(settings: Settings, spec: ModelSpec, give_up: Callable[[], None], ended: threading.Event) -> None:

@@ -1,12 +1,20 @@
-"""When the pods of a new version are given up."""
+"""When the pods of a new version are given up, and when only they serve."""
 
 import threading
 from typing import Any
 
 import pytest
-from lightkube.models.core_v1 import ContainerState, ContainerStateRunning, ContainerStateWaiting, ContainerStatus
+from lightkube.models.apps_v1 import DeploymentSpec, DeploymentStatus
+from lightkube.models.core_v1 import (
+    ContainerState,
+    ContainerStateRunning,
+    ContainerStateWaiting,
+    ContainerStatus,
+    PodTemplateSpec,
+)
 from lightkube.models.core_v1 import PodStatus as Status
-from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.models.meta_v1 import LabelSelector, ObjectMeta
+from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Pod
 
 from asgard.platform import cluster, rollouts
@@ -91,3 +99,54 @@ def test_a_cluster_that_does_not_answer_ends_nothing(monkeypatch: pytest.MonkeyP
 
 def test_a_cluster_that_answers_again_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watch(monkeypatch, [], OSError("no route"), [CRASHED])
+
+
+def deployment(*, observed: int = 2, replicas: int = 1, updated: int = 1, available: int = 1) -> Deployment:
+    status = DeploymentStatus(
+        observedGeneration=observed, replicas=replicas, updatedReplicas=updated, availableReplicas=available
+    )
+    return Deployment(metadata=ObjectMeta(name="iris", generation=2), spec=ONE, status=status)
+
+
+ONE = DeploymentSpec(selector=LabelSelector(), template=PodTemplateSpec(), replicas=1)
+
+UNSETTLED = {
+    "not seen by its controller": deployment(observed=1),
+    "without its new pods": deployment(updated=0),
+    "with former pods": deployment(replicas=2),
+    "with new pods that are not ready": deployment(available=0),
+    "of which nothing is known yet": Deployment(metadata=ObjectMeta(name="iris"), spec=ONE),
+}
+
+
+@pytest.mark.parametrize("state", UNSETTLED)
+def test_a_deployment_is_settled_once_its_pods_are_new_and_available(
+    monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    answers = [UNSETTLED[state], UNSETTLED[state], deployment()]
+    monkeypatch.setattr(cluster, "deployment", lambda *_: answers.pop(0))
+    monkeypatch.setattr(rollouts, "_SETTLING_LOOK_SECONDS", 0.0)
+    rollouts.settle(Settings(), SPEC)
+    assert answers == []
+
+
+def test_pods_that_never_settle_are_waited_for_until_the_providers_word_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[None] = []
+
+    def look(*_: Any) -> Deployment:
+        looks.append(None)
+        return UNSETTLED["with former pods"]
+
+    monkeypatch.setattr(cluster, "deployment", look)
+    for name in ("SETTLING_SECONDS", "_SETTLING_LOOK_SECONDS"):
+        monkeypatch.setattr(rollouts, name, 0.01)
+    rollouts.settle(Settings(), SPEC)
+    assert len(looks) > 1
+
+
+def test_a_cluster_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(*_: Any) -> Deployment:
+        raise OSError("no route")
+
+    monkeypatch.setattr(cluster, "deployment", look)
+    rollouts.settle(Settings(), SPEC)
