@@ -124,7 +124,7 @@ def deploy(tools: Tools, request: DeployRequest, on_progress: OnProgress) -> Dep
 
         _stage(on_progress, "registration", f"Registering {model}")
         version = registry.register(tools.tracking, model, trained, request.tags or {})
-        entry = journal.update(settings.data_dir, entry, version=version)
+        entry = journal.update(settings.data_dir, replace(entry, version=version))
         identifier = naming.deployment_id(model, version, trained.run_id)
         runs.log(tools.tracking, trained.run_id, {}, {naming.TAG_DEPLOYMENT_ID: identifier})
 
@@ -243,7 +243,7 @@ def _undo(tools: Tools, entry: Journal, *, died: bool, engine: bool = True, goin
         edited = entry.restored and entry.stack_file is not None and path.exists()
         if not edited:
             stackfile.restore(path, entry.stack_file)
-            journal.update(settings.data_dir, entry, restored=True)
+            journal.update(settings.data_dir, replace(entry, restored=True))
         if engine:
             _undo_stack(tools, entry, died=died, going=going)
             if not edited:
@@ -424,13 +424,13 @@ def _bring_up(
         there = settings.model_copy(update={"namespace": content.spec.namespace})
         shared_stack.ensure(there, tools.engine, on_log)
     _require_stack_file(tools, entry)  # once more: training takes its time
-    entry = journal.update(settings.data_dir, entry, infrastructure=True)
+    entry = journal.update(settings.data_dir, replace(entry, infrastructure=True))
     stackfile.write(stackfile.path_of(settings.stacks_dir, model), content, secrets.passphrase(settings))
     if content.spec.target == "kubernetes":
         outputs = _roll_out(tools, entry, content.spec, on_log)
     else:
         outputs = tools.engine.up(model, token=entry.token, on_log=on_log, refresh=refresh)
-    journal.update(settings.data_dir, entry, marked=True)
+    journal.update(settings.data_dir, replace(entry, marked=True))
     _mark_serving(tools, model, outputs)
     return outputs
 

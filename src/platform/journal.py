@@ -7,7 +7,7 @@ model's lock knows that the process that wrote it died, or that its undo failed.
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 
@@ -43,23 +43,8 @@ def begin(data_dir: Path, entry: Journal) -> Path:
     return path
 
 
-def update(
-    data_dir: Path,
-    entry: Journal,
-    *,
-    infrastructure: bool | None = None,
-    version: int | None = None,
-    restored: bool | None = None,
-    marked: bool | None = None,
-) -> Journal:
+def update(data_dir: Path, entry: Journal) -> Journal:
     """Note how far the operation, or its undo, has come, before the step that would have to be undone."""
-    entry = replace(
-        entry,
-        infrastructure=entry.infrastructure if infrastructure is None else infrastructure,
-        version=entry.version if version is None else version,
-        restored=entry.restored if restored is None else restored,
-        marked=entry.marked if marked is None else marked,
-    )
     _write(folder(data_dir, entry.model), entry)
     return entry
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 from asgard.platform import journal
@@ -9,8 +10,8 @@ ENTRY = Journal("token", "iris", "config: {}\n")
 def test_what_has_been_noted_is_found_again(tmp_path: Path) -> None:
     journal.begin(tmp_path, ENTRY)
     assert journal.find(tmp_path, "iris") == ENTRY
-    journal.update(tmp_path, ENTRY, version=3)
-    noted = journal.update(tmp_path, Journal("token", "iris", "config: {}\n", version=3), infrastructure=True)
+    journal.update(tmp_path, replace(ENTRY, version=3))
+    noted = journal.update(tmp_path, replace(ENTRY, version=3, infrastructure=True))
     assert journal.find(tmp_path, "iris") == noted == Journal("token", "iris", "config: {}\n", True, 3)
 
 

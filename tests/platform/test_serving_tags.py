@@ -1,5 +1,6 @@
 """Whose tags are taken away: an MLflow that several Asgards use holds models of all of them."""
 
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -109,7 +110,7 @@ def _fail_after_marking(tools: Tools, name: str, stack_file: str | None) -> None
     """As a deploy of a further version that MLflow cuts short while it is told that this one serves."""
     entry = Journal("token", name, stack_file, infrastructure=True)
     journal.begin(tools.settings.data_dir, entry)
-    journal.update(tools.settings.data_dir, entry, marked=True)
+    journal.update(tools.settings.data_dir, replace(entry, marked=True))
     deploy._put_back(tools, name, ConnectionError())
     assert journal.unfinished(tools.settings.data_dir) == []
 
