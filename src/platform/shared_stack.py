@@ -72,8 +72,8 @@ def up(settings: Settings, engine: Engine, on_log: OnLog) -> None:
         path = stackfile.path_of(settings.stacks_dir, naming.PLATFORM_STACK)
         phrase = secrets.passphrase(settings)
         former = stackfile.read_platform(path, phrase)
-        found = engine.outputs(naming.PLATFORM_STACK, token=_token())
-        _require_cluster(found, cluster.identity(settings))
+        found, here = engine.outputs(naming.PLATFORM_STACK, token=_token()), cluster.identity(settings)
+        _require_cluster(found, here)
         same = former is not None and former.spec.namespace == settings.namespace
         if former is not None and not same and found:
             raise InfrastructureFailed(
@@ -84,7 +84,8 @@ def up(settings: Settings, engine: Engine, on_log: OnLog) -> None:
             )
         owned = former is not None and same and former.spec.creates_namespace
         creates_namespace = owned or not cluster.has_namespace(settings)
-        content = PlatformFile(_spec(settings, creates_namespace=creates_namespace), _credentials(settings))
+        spec = _spec(settings, creates_namespace=creates_namespace, where=here)
+        content = PlatformFile(spec, _credentials(settings))
         stackfile.write(path, content, phrase)
         engine.up(naming.PLATFORM_STACK, token=_token(), on_log=on_log, refresh=True)
 
@@ -110,11 +111,11 @@ def region(settings: Settings) -> str | None:
     return settings.aws_region if registry(settings) == "ecr" else None
 
 
-def _spec(settings: Settings, *, creates_namespace: bool) -> PlatformSpec:
+def _spec(settings: Settings, *, creates_namespace: bool, where: str | None) -> PlatformSpec:
     return PlatformSpec(
         namespace=settings.namespace,
         creates_namespace=creates_namespace,
-        cluster=cluster.identity(settings),
+        cluster=where,
         registry=registry(settings),
         region=region(settings),
         endpoint=ecr.endpoint() if registry(settings) == "ecr" else None,

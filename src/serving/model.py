@@ -183,23 +183,19 @@ def _same(one: Any, other: Any) -> bool:
 def _explain(model: PyFuncModel, error: Exception, data: Any) -> InvalidInput | None:
     if isinstance(error, MlflowException) and error.error_code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
         return InvalidInput(str(error.message).splitlines()[0][:500], location="/data")
-    if isinstance(error, ValueError | TypeError | KeyError) and (found := _left_out(model, data)) is not None:
-        return found
+    schema = input_schema(model.metadata)
+    columns = None if schema is None or schema.is_tensor_spec() else columns_of(schema)
+    if columns is not None and isinstance(error, ValueError | TypeError | KeyError):
+        missing = inputs.left_out(data, columns)
+        if missing is not None:
+            return missing
     of_none = isinstance(error, AttributeError) and error.obj is None  # as from a text that is missing
     if not (of_none or isinstance(error, ValueError | TypeError)):
         return None
     if model.metadata.signature is None:
         names, width = features(model)
-        columns = None if names is None else [inputs.Column(name, "double") for name in names]
-        return None if width is None else inputs.odd_width(data, width) or inputs.odd_cell(data, columns)
-    schema = input_schema(model.metadata)
-    if schema is None:
+        numbers = None if names is None else [inputs.Column(name, "double") for name in names]
+        return None if width is None else inputs.odd_width(data, width) or inputs.odd_cell(data, numbers)
+    if columns is None and not (schema is not None and is_matrix(schema)):
         return None
-    if schema.is_tensor_spec():
-        return inputs.odd_cell(data, None) if is_matrix(schema) else None
-    return inputs.odd_cell(data, columns_of(schema))
-
-
-def _left_out(model: PyFuncModel, data: Any) -> InvalidInput | None:
-    schema = input_schema(model.metadata)
-    return None if schema is None or schema.is_tensor_spec() else inputs.left_out(data, columns_of(schema))
+    return inputs.odd_cell(data, columns)
